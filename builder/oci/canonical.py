@@ -1,0 +1,21 @@
+"""The one way a value becomes bytes that are hashed or published as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def canonical_json(value: Any) -> bytes:
+    """Compact JSON with sorted keys; text that is not UTF-8 travels as surrogate escapes in ``\\u`` form."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def document_json(value: Any) -> bytes:
+    """JSON as manifests and indexes are published: two-space indent, keys in the order given (EXP-06)."""
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def compact_json(value: Any) -> bytes:
+    """Compact JSON in the order given, as image configs are published."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")

@@ -1,0 +1,5 @@
+"""``python -m pybuild``."""
+
+from cli.main import main
+
+raise SystemExit(main())
