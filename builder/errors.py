@@ -55,9 +55,17 @@ class Cancelled(PybuildError):
 
 
 class SolveError(PybuildError):
-    """A vertex could not be solved; chained from its cause. ``vertex_name`` is the step's display name."""
+    """A vertex could not be solved; chained from its cause.
+
+    ``vertex_name`` is the step's display name; ``filename``, ``first_line`` and ``last_line`` (1-based) say where in
+    the Dockerfile it stands and ``source_lines`` holds that file, once ``builder.build`` has filled them in.
+    """
 
     code = "solve-failed"
+    filename: str = ""
+    first_line: int = 0
+    last_line: int = 0
+    source_lines: tuple[str, ...] = ()
 
     def __init__(
         self,

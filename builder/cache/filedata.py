@@ -1,0 +1,146 @@
+"""Moving bytes between open files, and removing what is in the way; relative to open directories only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+_SMALL = 256 * 1024
+_CHUNK = 1024 * 1024
+_DEEP = 64
+_NOT_POSSIBLE = {
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EBADF,
+    errno.ETXTBSY,
+}
+_DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything; a short write goes on."""
+    done = os.write(fd, data)
+    if done < len(data):
+        rest = memoryview(data)
+        while done < len(data):
+            done += os.write(fd, rest[done:])
+
+
+def copy_data(source: int, target: int, st: os.stat_result) -> None:
+    """Copy a regular file's content: shared blocks where the file system can, holes kept as holes.
+
+    ``st`` is the source's stat; the target is new and empty.
+    """
+    size = st.st_size
+    if st.st_blocks * 512 < size:
+        _copy_sparse(source, target, size)
+    elif size <= _SMALL:
+        while data := os.read(source, max(size, 4096) + 1):
+            write_all(target, data)
+            if len(data) <= size:  # one read gave all there is
+                break
+    else:
+        _copy_range(source, target, 0, None)
+
+
+def _copy_sparse(source: int, target: int, size: int) -> None:
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(source, offset, os.SEEK_DATA)
+            offset = os.lseek(source, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole remains
+                return
+            raise
+        _copy_range(source, target, start, offset - start)
+
+
+def _copy_range(source: int, target: int, start: int, count: int | None) -> None:
+    """Copy ``count`` bytes at the same place, or all until the end of the file."""
+    os.lseek(source, start, os.SEEK_SET)
+    os.lseek(target, start, os.SEEK_SET)
+    left = count
+    while left is None or left > 0:
+        want = 1 << 30 if left is None else left
+        try:
+            done = os.copy_file_range(source, target, want)
+        except OSError as error:
+            if error.errno not in _NOT_POSSIBLE:
+                raise
+            _copy_by_hand(source, target, left)
+            return
+        if done == 0:
+            return
+        left = None if left is None else left - done
+
+
+def _copy_by_hand(source: int, target: int, count: int | None) -> None:
+    while count is None or count > 0:
+        data = os.read(source, _CHUNK if count is None else min(_CHUNK, count))
+        if not data:
+            return
+        write_all(target, data)
+        count = None if count is None else count - len(data)
+
+
+def remove_tree(dir_fd: int, name: str) -> None:
+    """Remove ``name`` in an open directory with all below it; nothing there is fine. Follows no link.
+
+    Any depth is handled with a bounded number of open directories: what lies very deep is moved up first.
+    """
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=dir_fd)
+            return
+    except FileNotFoundError:
+        return
+    top = _open_dir(name, dir_fd)
+    try:
+        moved = 0
+        while True:
+            before = moved
+            moved = _empty(top, top, 0, moved)
+            if moved == before:
+                break
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def _open_dir(name: str, dir_fd: int) -> int:
+    """Open a directory, giving ourselves the right to first when its mode denies it."""
+    try:
+        return os.open(name, _DIR_FLAGS, dir_fd=dir_fd)
+    except PermissionError:
+        fd = os.open(name, _DIR_FLAGS | os.O_PATH, dir_fd=dir_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", 0o700)
+        finally:
+            os.close(fd)
+        return os.open(name, _DIR_FLAGS, dir_fd=dir_fd)
+
+
+def _empty(fd: int, top: int, depth: int, moved: int) -> int:
+    """Remove what is in ``fd``; directories too deep move to ``top``. Gives how many moved so far."""
+    with os.scandir(fd) as listing:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
+    for name, is_dir in entries:
+        if not is_dir:
+            os.unlink(name, dir_fd=fd)
+        elif depth >= _DEEP:
+            moved += 1
+            os.rename(name, f".removing-{os.urandom(8).hex()}", src_dir_fd=fd, dst_dir_fd=top)
+        else:
+            inner = _open_dir(name, fd)
+            try:
+                moved = _empty(inner, top, depth + 1, moved)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=fd)
+    return moved

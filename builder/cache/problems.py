@@ -1,0 +1,103 @@
+"""Translates what SQLite and the kernel say into the store's own errors. Every door to disk in this room uses it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from types import TracebackType
+
+from builder.errors import StoreBusy, StoreError, StoreFull
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_HINT = "free some space (pybuild prune), or put the state directory on a larger disk with --root"
+_PERMISSION_HINT = "run as the user who owns the state directory, or choose another one with --root"
+_READ_ONLY_HINT = "the state directory is on a read-only file system: choose another one with --root"
+_FILES_HINT = "raise the limit of open files (ulimit -n)"
+
+
+def from_os(error: OSError, doing: str) -> StoreError:
+    """The StoreError for a failed system call; ``doing`` completes "cannot ..."."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    where = f" {path}" if path else ""
+    message = f"cannot {doing}:{where} {error.strerror or error}".replace(":  ", ": ")
+    if error.errno in _FULL:
+        return StoreFull(message, hint=_FULL_HINT)
+    if error.errno == errno.EROFS:
+        return StoreError(message, hint=_READ_ONLY_HINT, code="store-read-only")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StoreError(message, hint=_PERMISSION_HINT, code="store-permission")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return StoreError(message, hint=_FILES_HINT)
+    return StoreError(message)
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection is in the way and trying again makes sense."""
+    code = _primary(error)
+    return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def from_sqlite(error: sqlite3.Error, doing: str, path: str) -> StoreError:
+    """The StoreError for a failed statement or connection on the database at ``path``."""
+    code = _primary(error)
+    message = f"cannot {doing}: {path}: {error}"
+    if is_busy(error):
+        return StoreBusy(message, hint="other pybuild processes are using the state directory; try again")
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(message, hint=_FULL_HINT)
+    if code == sqlite3.SQLITE_READONLY:
+        return StoreError(message, hint=_read_only_hint(path), code="store-read-only")
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return StoreError(message, hint=_read_only_hint(path), code="store-permission")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreError(
+            message,
+            hint="the database was changed or damaged from outside: move the state directory away",
+            code="store-corrupt",
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return _io_error(message, path)
+    return StoreError(message)
+
+
+class translated:  # noqa: N801  (reads as a phrase: with translated("write a blob"))
+    """``with translated("write a blob"):`` turns OSError into StoreError; other exceptions pass."""
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise from_os(error, self._doing) from error
+
+
+def _primary(error: sqlite3.Error) -> int:
+    code: int = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+    return code & 0xFF
+
+
+def _read_only_hint(path: str) -> str:
+    try:
+        flags = os.statvfs(os.path.dirname(path)).f_flag
+    except OSError:
+        return _PERMISSION_HINT
+    return _READ_ONLY_HINT if flags & os.ST_RDONLY else _PERMISSION_HINT
+
+
+def _io_error(message: str, path: str) -> StoreError:
+    """SQLite reports some writes on a full disk as plain I/O errors; the file system knows better."""
+    try:
+        free = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return StoreError(message)
+    if free.f_bavail * free.f_frsize < 1 << 20:
+        return StoreFull(message, hint=_FULL_HINT)
+    return StoreError(message, hint="look at the kernel log: the disk may be failing")

@@ -1,0 +1,446 @@
+"""Reading file trees: a ``View`` lays directories over each other as overlayfs does, without a mount.
+
+Every access walks from an open directory to the next one by name, never following a link, so a tree that is
+hostile or that somebody changes meanwhile cannot lead outside. Links are followed only by ``resolve``, as if
+chrooted.
+
+Paths are relative, without leading slash, "" is the root, names are joined by "/" and are text with
+surrogateescape. The writing twin is ``builder.cache.treewriter``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from builder.errors import PathNotFound, PybuildError
+
+MAX_LINKS = 255
+OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_MAX_FDS = 192
+_BAD_NAMES = frozenset({"", ".", ".."})
+
+Stack = tuple[tuple[int, int], ...]
+"""The open directories that make up one directory of the union: (layer number, fd), topmost first."""
+
+
+class TreeError(PybuildError):
+    """A tree cannot hold, or does not hold, what was asked for."""
+
+    code = "tree-error"
+
+
+class SourceTree(Protocol):
+    """What copying, hashing and packing read: a ``View``, or a local context that hides ignored files.
+
+    ``owner`` not None means: every entry counts as owned by that (uid, gid), whatever ``lstat`` says.
+    """
+
+    @property
+    def owner(self) -> tuple[int, int] | None: ...
+    def lstat(self, path: str) -> os.stat_result | None: ...
+    def readlink(self, path: str) -> str: ...
+    def scandir(self, path: str) -> list[tuple[str, os.stat_result]]: ...
+    def open(self, path: str) -> int: ...
+    def read(self, path: str, limit: int) -> bytes: ...
+    def xattrs(self, path: str) -> dict[str, bytes]: ...
+    def resolve(self, path: str, *, follow_final: bool = True) -> str: ...
+    def walk(
+        self, path: str = "", *, enter: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, os.stat_result]]: ...
+
+
+def is_whiteout(st: os.stat_result) -> bool:
+    """Whether this is overlayfs' mark for "nothing here": a character device 0/0."""
+    return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0
+
+
+def sort_names(entries: list[tuple[str, os.stat_result]]) -> list[tuple[str, os.stat_result]]:
+    """Sort by the bytes of the names, in place."""
+    entries.sort()
+    if entries and not all(name.isascii() for name, _ in entries):
+        entries.sort(key=lambda entry: os.fsencode(entry[0]))
+    return entries
+
+
+def clean(path: str) -> str:
+    """A tree path from any text: leading slashes, "." and empty parts dropped, ".." stays at the root."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if parts:
+                parts.pop()
+        elif part and part != ".":
+            parts.append(part)
+    if "\0" in path:
+        raise TreeError("a path holds a NUL character")
+    return "/".join(parts)
+
+
+def join(parent: str, name: str) -> str:
+    """``name`` inside ``parent``."""
+    return f"{parent}/{name}" if parent else name
+
+
+def split(path: str) -> tuple[str, str]:
+    """Parent and name; refuses names that would walk elsewhere. "" is not a name."""
+    parent, _, name = path.rpartition("/")
+    if name in _BAD_NAMES:
+        raise TreeError(f"not a path inside a tree: {path!r}")
+    return parent, name
+
+
+def read_xattrs(target: int | str) -> dict[str, bytes]:
+    """Extended attributes of an fd, or of a path whose last part is not followed, except overlayfs' own."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in {errno.ENOTSUP, errno.EPERM, errno.EACCES}:
+            return {}
+        raise
+    found: dict[str, bytes] = {}
+    for name in names:
+        if name.startswith(OVERLAY_XATTRS):
+            continue
+        try:
+            found[name] = os.getxattr(target, name, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in {errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES}:
+                raise
+    return found
+
+
+def by_fd(fd: int, name: str = "") -> str:
+    """A path that names what is in an open directory without walking there again."""
+    return f"/proc/self/fd/{fd}/{name}" if name else f"/proc/self/fd/{fd}"
+
+
+class View:
+    """A read-only union of directories, topmost first; one thread at a time.
+
+    Whiteouts (character device 0/0) and opaque directories hide what lies below and are never listed. Open
+    directories are kept, so one that somebody else replaces may be seen as it was. ``close`` releases them;
+    they open again on use, so closing is only a courtesy.
+    """
+
+    owner: tuple[int, int] | None = None
+
+    def __init__(self, layers: Sequence[Path], *, userxattr: bool = False) -> None:
+        self.layers = tuple(layers)
+        self.userxattr = userxattr
+        self._opaque = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
+        self._dirs: dict[str, Stack] = {}
+        self._fds = 0
+
+    def close(self) -> None:
+        """Close every open directory."""
+        dirs, self._dirs, self._fds = self._dirs, {}, 0
+        for stack in dirs.values():
+            _close(stack)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        for stack in getattr(self, "_dirs", {}).values():
+            _close(stack)
+
+    # --- directories
+
+    def _dir(self, path: str) -> Stack:
+        """The directories that make up ``path``, () when it is not a directory. Never evicts."""
+        stack = self._dirs.get(path)
+        if stack is not None:
+            return stack
+        known, todo = path, []
+        while known and known not in self._dirs:
+            known, name = split(known)
+            todo.append((join(known, name), name))
+        stack = self._dirs[known] if known in self._dirs else self._open_root()
+        while todo and stack:
+            known, name = todo.pop()
+            stack = self._merge(stack, name)
+            if stack:
+                self._remember(known, stack)
+        return stack
+
+    def _remember(self, path: str, stack: Stack) -> None:
+        self._dirs[path] = stack
+        self._fds += len(stack)
+
+    def _open_root(self) -> Stack:
+        stack: list[tuple[int, int]] = []
+        try:
+            for number, layer in enumerate(self.layers):
+                stack.append((number, os.open(layer, DIR_FLAGS & ~os.O_NOFOLLOW)))
+        except OSError as error:
+            _close(tuple(stack))
+            raise TreeError(f"cannot open a layer's directory: {error.strerror}: {error.filename}") from error
+        self._remember("", tuple(stack))
+        return tuple(stack)
+
+    def _merge(self, parent: Stack, name: str) -> Stack:
+        """What ``name`` is made of, given what its parent is made of."""
+        if len(parent) == 1:
+            fd = _open_dir(name, parent[0][1])
+            return () if fd < 0 else ((parent[0][0], fd),)
+        found: list[tuple[int, int]] = []
+        last = parent[-1][0]
+        for number, parent_fd in parent:
+            fd = _open_dir(name, parent_fd)
+            if fd == _ABSENT:
+                continue
+            if fd < 0:
+                break
+            found.append((number, fd))
+            if number != last and self._is_opaque(fd):
+                break
+        return tuple(found)
+
+    def _is_opaque(self, fd: int) -> bool:
+        try:
+            return os.getxattr(fd, self._opaque) in {b"y", b"x"}
+        except OSError as error:
+            if error.errno == errno.EBADF:  # opened without the right to read
+                return self._is_opaque_by_path(fd)
+            return False
+
+    def _is_opaque_by_path(self, fd: int) -> bool:
+        try:
+            return os.getxattr(by_fd(fd), self._opaque) in {b"y", b"x"}
+        except OSError:
+            return False
+
+    def _tidy(self) -> None:
+        """Close the directories opened longest ago when there are many; only ever before an access."""
+        if self._fds <= _MAX_FDS + len(self.layers):
+            return
+        for path in [path for path in self._dirs if path][: max(1, len(self._dirs) * 3 // 4)]:
+            self._forget(path)
+
+    def _forget(self, path: str) -> None:
+        stack = self._dirs.pop(path, None)
+        if stack is not None:
+            self._fds -= len(stack)
+            _close(stack)
+
+    def _find(self, stack: Stack, name: str) -> tuple[int, os.stat_result] | None:
+        """The topmost entry called ``name``: (fd of the directory that holds it, its stat)."""
+        for _, fd in stack:
+            try:
+                st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            return None if is_whiteout(st) else (fd, st)
+        return None
+
+    def _locate(self, path: str) -> tuple[int, str, os.stat_result]:
+        """Where ``path`` is; PathNotFound when it is not there."""
+        self._tidy()
+        parent, name = split(path)
+        found = self._find(self._dir(parent), name)
+        if found is None:
+            raise PathNotFound(f'"/{path}": not found', path=path)
+        return found[0], name, found[1]
+
+    # --- reading
+
+    def lstat(self, path: str) -> os.stat_result | None:
+        """What is at ``path``, links not followed anywhere; None when nothing is."""
+        self._tidy()
+        if not path:
+            stack = self._dir("")
+            return os.fstat(stack[0][1]) if stack else None
+        parent, name = split(path)
+        found = self._find(self._dir(parent), name)
+        return None if found is None else found[1]
+
+    def readlink(self, path: str) -> str:
+        """A symbolic link's text."""
+        fd, name, _ = self._locate(path)
+        return os.readlink(name, dir_fd=fd)
+
+    def scandir(self, path: str) -> list[tuple[str, os.stat_result]]:
+        """Names and stats of a directory, sorted by name; [] when it is not a directory."""
+        self._tidy()
+        stack = self._dir(path)
+        if len(stack) == 1:
+            return sort_names([entry for entry in _list(stack[0][1], ()) if not is_whiteout(entry[1])])
+        seen: dict[str, os.stat_result] = {}
+        for _, fd in stack:
+            seen.update(_list(fd, seen))
+        return sort_names([entry for entry in seen.items() if not is_whiteout(entry[1])])
+
+    def open(self, path: str) -> int:
+        """Open a regular file for reading; PathNotFound when there is none (links are not followed)."""
+        self._tidy()
+        parent, name = split(path)
+        for _, dir_fd in self._dir(parent):
+            try:
+                fd = os.open(name, _FILE_FLAGS, dir_fd=dir_fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENODEV}:
+                    break
+                raise
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return fd
+            os.close(fd)
+            break
+        raise PathNotFound(f'"/{path}": not a regular file', path=path)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A regular file's bytes; TreeError when there are more than ``limit``."""
+        fd = self.open(path)
+        with open(fd, "rb", buffering=0) as file:
+            data = b""
+            while len(data) <= limit and (chunk := file.read(limit + 1 - len(data))):
+                data += chunk
+        if len(data) > limit:
+            raise TreeError(f'"/{path}": larger than the {limit} bytes allowed here')
+        return data
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """Extended attributes, except overlayfs' own."""
+        if not path:
+            stack = self._dir("")
+            return read_xattrs(by_fd(stack[0][1], ".")) if stack else {}
+        fd, name, _ = self._locate(path)
+        return read_xattrs(by_fd(fd, name))
+
+    def resolve(self, path: str, *, follow_final: bool = True) -> str:
+        """``path`` with links followed as if this tree were the root directory; a missing rest is kept.
+
+        ".." stays inside; more than 255 links raise PathNotFound.
+        """
+        return resolve_in(self, path, follow_final=follow_final)
+
+    def walk(
+        self, path: str = "", *, enter: Callable[[str], bool] | None = None
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        """Everything below ``path``, each directory sorted by name and before its content.
+
+        ``enter`` says whether to look inside a directory that was just given.
+        """
+        return walk_tree(self, path, enter=enter)
+
+    def host_path(self, path: str) -> Path:
+        """The layer's file that provides ``path``; only for reading and while nobody changes the tree."""
+        self._tidy()
+        if not path:
+            return self.layers[0]
+        parent, name = split(path)
+        for number, fd in self._dir(parent):
+            if self._find(((number, fd),), name) is not None:
+                return self.layers[number] / path
+            if _exists(name, fd):
+                break
+        raise PathNotFound(f'"/{path}": not found', path=path)
+
+
+_ABSENT = -1
+_NOT_A_DIRECTORY = -2
+
+
+def _open_dir(name: str, dir_fd: int) -> int:
+    """An fd, or whether nothing or something else is there."""
+    try:
+        return os.open(name, DIR_FLAGS, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return _ABSENT
+    except PermissionError:
+        return os.open(name, DIR_FLAGS | os.O_PATH, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in {errno.ENOTDIR, errno.ELOOP}:
+            return _NOT_A_DIRECTORY
+        raise
+
+
+def _exists(name: str, dir_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _list(fd: int, known: dict[str, os.stat_result] | tuple[()]) -> list[tuple[str, os.stat_result]]:
+    """Entries of an open directory that are not ``known`` yet, whiteouts included."""
+    entries: list[tuple[str, os.stat_result]] = []
+    with os.scandir(fd) as listing:
+        for entry in listing:
+            if entry.name in known:
+                continue
+            try:
+                entries.append((entry.name, entry.stat(follow_symlinks=False)))
+            except FileNotFoundError:
+                continue  # gone since it was listed
+    return entries
+
+
+def _close(stack: Stack) -> None:
+    for _, fd in stack:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def resolve_in(tree: SourceTree, path: str, *, follow_final: bool = True) -> str:
+    """``SourceTree.resolve`` in terms of ``lstat`` and ``readlink``, for every tree that has these."""
+    if "\0" in path:
+        raise TreeError("a path holds a NUL character")
+    todo = [part for part in reversed(path.split("/")) if part and part != "."]
+    done: list[str] = []
+    links = 0
+    missing = False
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            if done:
+                done.pop()
+            missing = False
+            continue
+        done.append(part)
+        if missing or (not todo and not follow_final):
+            continue
+        st = tree.lstat("/".join(done))
+        if st is None:
+            missing = True
+        elif stat.S_ISLNK(st.st_mode):
+            links += 1
+            if links > MAX_LINKS:
+                raise PathNotFound(f'"/{clean(path)}": too many links', path=path)
+            target = tree.readlink("/".join(done))
+            done = [] if target.startswith("/") else done[:-1]
+            todo.extend(part for part in reversed(target.split("/")) if part and part != ".")
+    return "/".join(done)
+
+
+def walk_tree(
+    tree: SourceTree, path: str = "", *, enter: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
+    """``SourceTree.walk`` in terms of ``scandir``, for every tree that has it."""
+    prefix = f"{path}/" if path else ""
+    stack = [(prefix, iter(tree.scandir(path)))]
+    while stack:
+        prefix, entries = stack[-1]
+        for name, st in entries:
+            inner = prefix + name
+            yield inner, st
+            if stat.S_ISDIR(st.st_mode) and (enter is None or enter(inner)):
+                stack.append((inner + "/", iter(tree.scandir(inner))))
+                break
+        else:
+            stack.pop()

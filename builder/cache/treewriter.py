@@ -1,0 +1,377 @@
+"""Writing file trees: a ``Writer`` puts changes into an upper directory, in the form that overlayfs keeps.
+
+Nothing is mounted: deletions become whiteouts, directories that hide a lower one become opaque, directories
+and files that only a lower layer has are copied up before they change. Without lower layers the upper
+directory is an ordinary tree. All writing is relative to open directories and follows no link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from builder.cache.filedata import copy_data, remove_tree, write_all
+from builder.cache.tree import (
+    DIR_FLAGS,
+    OVERLAY_XATTRS,
+    Stack,
+    TreeError,
+    View,
+    by_fd,
+    join,
+    read_xattrs,
+    split,
+)
+from builder.errors import PathNotFound
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_XATTRS: Mapping[str, bytes] = {}
+_IGNORED_XATTR_ERRORS = {errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL}
+_XATTR_TOO_BIG = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
+
+
+class Writer(View):
+    """A view plus the upper directory that takes its changes; one thread at a time.
+
+    Parents must exist (``makedirs``). Anything that is not a directory is replaced; replacing a directory by
+    something else is refused (``remove`` it first). Modes are taken as given, the umask has no say. Extended
+    attributes are best effort; overlayfs' own are never written.
+    """
+
+    def __init__(self, upper: Path, lowers: Sequence[Path] = (), *, userxattr: bool = False) -> None:
+        super().__init__((upper, *lowers), userxattr=userxattr)
+        self.upper = upper
+
+    # --- making things
+
+    def mkdir(
+        self,
+        path: str,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        mtime_ns: int | None = None,
+        exist_ok: bool = True,
+        xattrs: Mapping[str, bytes] = _NO_XATTRS,
+    ) -> bool:
+        """Make a directory; False, and nothing changed, when one exists already."""
+        self._tidy()
+        if not path:
+            return False
+        parent, name = split(path)
+        stack = self._dir(parent)
+        existing = self._find(stack, name)
+        if existing is not None and stat.S_ISDIR(existing[1].st_mode):
+            if not exist_ok:
+                raise TreeError(f'"/{path}": exists')
+            return False
+        fd = self._make_dir(self._up(parent), path, name)
+        self._finish(fd, mode, uid, gid, xattrs, mtime_ns)
+        return True
+
+    def makedirs(
+        self, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0, *, mtime_ns: int | None = None
+    ) -> tuple[str, ...]:
+        """Make a directory and its missing parents, all alike; gives what was made, outermost first."""
+        missing: list[str] = []
+        while path and not self._dir(path):
+            missing.append(path)
+            path = split(path)[0]
+            self._tidy()
+        missing.reverse()
+        for inner in missing:
+            self.mkdir(inner, mode, uid, gid, mtime_ns=mtime_ns)
+        return tuple(missing)
+
+    def write_file(
+        self,
+        path: str,
+        source: int | bytes | Iterable[bytes],
+        mode: int = 0o644,
+        uid: int = 0,
+        gid: int = 0,
+        *,
+        mtime_ns: int | None = None,
+        xattrs: Mapping[str, bytes] = _NO_XATTRS,
+        source_stat: os.stat_result | None = None,
+    ) -> None:
+        """Make a regular file from bytes, chunks, or an open file (read from its start; holes stay holes)."""
+        fd = self._create(path, mode)
+        try:
+            if isinstance(source, int):
+                copy_data(source, fd, source_stat or os.fstat(source))
+            elif isinstance(source, bytes):
+                write_all(fd, source)
+            else:
+                for chunk in source:
+                    write_all(fd, chunk)
+            self._finish(fd, mode, uid, gid, xattrs, mtime_ns)
+        finally:
+            os.close(fd)
+
+    def symlink(
+        self,
+        path: str,
+        target: str,
+        uid: int = 0,
+        gid: int = 0,
+        *,
+        mtime_ns: int | None = None,
+        xattrs: Mapping[str, bytes] = _NO_XATTRS,
+    ) -> None:
+        """Make a symbolic link; its text is kept as given."""
+        fd, name = self._place(path)
+        os.symlink(target, name, dir_fd=fd)
+        self._finish_name(fd, name, None, uid, gid, xattrs, mtime_ns)
+
+    def mknod(
+        self,
+        path: str,
+        mode: int,
+        device: int = 0,
+        uid: int = 0,
+        gid: int = 0,
+        *,
+        mtime_ns: int | None = None,
+        xattrs: Mapping[str, bytes] = _NO_XATTRS,
+    ) -> None:
+        """Make a node; ``mode`` holds its type. A character device 0/0 is refused: it is a whiteout."""
+        if stat.S_ISCHR(mode) and device == 0:
+            raise TreeError(f'"/{path}": a character device 0/0 would read as a deletion')
+        fd, name = self._place(path)
+        os.mknod(name, mode, device, dir_fd=fd)
+        self._finish_name(fd, name, stat.S_IMODE(mode), uid, gid, xattrs, mtime_ns)
+
+    def link(self, path: str, existing: str) -> None:
+        """Give a file a second name; a file that only a lower layer has is copied up first."""
+        self._tidy()
+        if path == existing:
+            return
+        old = self._copy_up(existing)
+        if stat.S_ISDIR(old.st_mode):
+            raise TreeError(f'"/{existing}": a directory cannot be hard-linked')
+        fd, name = self._place(path)
+        old_parent, old_name = split(existing)
+        old_fd = self._up(old_parent)[0][1]
+        os.link(old_name, name, src_dir_fd=old_fd, dst_dir_fd=fd, follow_symlinks=False)
+
+    # --- changing things
+
+    def remove(self, path: str) -> bool:
+        """Remove a path and all below it; False when nothing was there."""
+        self._tidy()
+        parent, name = split(path)
+        stack = self._dir(parent)
+        if self._find(stack, name) is None:
+            return False
+        self._forget_below(path)
+        lower = stack
+        if stack[0][0] == 0:
+            lower = stack[1:]
+            remove_tree(stack[0][1], name)
+        if lower and self._find(lower, name) is not None:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._up(parent)[0][1])
+        return True
+
+    def clear(self, path: str) -> None:
+        """Remove everything below a directory, not the directory."""
+        for name, _ in self.scandir(path):
+            self.remove(join(path, name))
+
+    def set_meta(
+        self,
+        path: str,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        mtime_ns: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Change what is given of an entry's metadata, copying it up first; links are not followed."""
+        self._tidy()
+        st = self._copy_up(path)
+        uid = st.st_uid if uid is None else uid
+        gid = st.st_gid if gid is None else gid
+        if stat.S_ISDIR(st.st_mode):
+            fd = self._up(path)[0][1]
+            self._finish(
+                fd, stat.S_IMODE(st.st_mode) if mode is None else mode, uid, gid, xattrs or {}, mtime_ns
+            )
+            return
+        fd = self._up(split(path)[0])[0][1]
+        wanted = None if stat.S_ISLNK(st.st_mode) else stat.S_IMODE(st.st_mode) if mode is None else mode
+        self._finish_name(fd, split(path)[1], wanted, uid, gid, xattrs or {}, mtime_ns, old=st)
+
+    # --- the upper directory
+
+    def _up(self, path: str) -> Stack:
+        """The stack of an existing directory, its upper part made; PathNotFound when it is none."""
+        stack = self._dir(path)
+        if stack and stack[0][0] == 0:
+            return stack
+        if not stack:
+            raise PathNotFound(f'"/{path}": not a directory', path=path)
+        parent, name = split(path)
+        st = os.fstat(stack[0][1])
+        xattrs = read_xattrs(by_fd(stack[0][1], "."))
+        up = self._up(parent)[0][1]
+        os.mkdir(name, 0o700, dir_fd=up)
+        fd = os.open(name, DIR_FLAGS, dir_fd=up)
+        self._finish(fd, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, xattrs, st.st_mtime_ns)
+        stack = ((0, fd), *stack)
+        self._dirs[path] = stack
+        self._fds += 1
+        return stack
+
+    def _make_dir(self, parent: Stack, path: str, name: str) -> int:
+        """A new upper directory where there is none; opaque when it would show a lower one."""
+        up = parent[0][1]
+        try:
+            os.mkdir(name, 0o700, dir_fd=up)
+        except FileExistsError:
+            os.unlink(name, dir_fd=up)
+            os.mkdir(name, 0o700, dir_fd=up)
+        fd = os.open(name, DIR_FLAGS, dir_fd=up)
+        if len(parent) > 1:
+            below = self._find(parent[1:], name)
+            if below is not None and stat.S_ISDIR(below[1].st_mode):
+                os.setxattr(fd, self._opaque, b"y")
+        self._forget(path)
+        self._remember(path, ((0, fd),))
+        return fd
+
+    def _place(self, path: str) -> tuple[int, str]:
+        """The upper directory and the name to make something at, any old non-directory there unlinked."""
+        self._tidy()
+        parent, name = split(path)
+        stack = self._up(parent)
+        self._unlink_old(stack, path, name)
+        return stack[0][1], name
+
+    def _unlink_old(self, stack: Stack, path: str, name: str) -> None:
+        existing = self._find(stack, name)
+        if existing is not None and stat.S_ISDIR(existing[1].st_mode):
+            raise TreeError(f'"/{path}": is a directory', code="is-a-directory")
+        try:
+            os.unlink(name, dir_fd=stack[0][1])
+        except FileNotFoundError:
+            pass
+
+    def _create(self, path: str, mode: int) -> int:
+        """A new empty regular file, open for writing."""
+        self._tidy()
+        parent, name = split(path)
+        stack = self._up(parent)
+        if len(stack) == 1:
+            try:
+                return os.open(name, _NEW_FILE, mode & 0o777, dir_fd=stack[0][1])
+            except FileExistsError:
+                pass
+        self._unlink_old(stack, path, name)
+        return os.open(name, _NEW_FILE, mode & 0o777, dir_fd=stack[0][1])
+
+    def _copy_up(self, path: str) -> os.stat_result:
+        """Make sure that the upper directory itself holds an entry; gives its stat."""
+        if not path:
+            return os.fstat(self._up("")[0][1])
+        parent, name = split(path)
+        stack = self._dir(parent)
+        found = self._find(stack, name)
+        if found is None:
+            raise PathNotFound(f'"/{path}": not found', path=path)
+        holder, st = found
+        if stack[0][0] == 0 and holder == stack[0][1]:
+            return st
+        if stat.S_ISDIR(st.st_mode):
+            self._up(path)
+            return st
+        xattrs = read_xattrs(by_fd(holder, name))
+        if stat.S_ISREG(st.st_mode):
+            with open(self.open(path), "rb", buffering=0) as file:
+                self.write_file(
+                    path,
+                    file.fileno(),
+                    stat.S_IMODE(st.st_mode),
+                    st.st_uid,
+                    st.st_gid,
+                    mtime_ns=st.st_mtime_ns,
+                    xattrs=xattrs,
+                )
+        elif stat.S_ISLNK(st.st_mode):
+            target = os.readlink(name, dir_fd=holder)
+            self.symlink(path, target, st.st_uid, st.st_gid, mtime_ns=st.st_mtime_ns, xattrs=xattrs)
+        else:
+            self.mknod(
+                path, st.st_mode, st.st_rdev, st.st_uid, st.st_gid, mtime_ns=st.st_mtime_ns, xattrs=xattrs
+            )
+        return st
+
+    def _forget_below(self, path: str) -> None:
+        self._forget(path)
+        prefix = path + "/"
+        for known in [known for known in self._dirs if known.startswith(prefix)]:
+            self._forget(known)
+
+    # --- metadata
+
+    def _finish(
+        self, fd: int, mode: int, uid: int, gid: int, xattrs: Mapping[str, bytes], mtime_ns: int | None
+    ) -> None:
+        """Owner, then attributes, mode and time: changing the owner clears set-id bits and capabilities."""
+        st = os.fstat(fd)
+        if st.st_uid != uid or st.st_gid != gid:
+            os.fchown(fd, uid, gid)
+            st = os.fstat(fd)
+        if xattrs:
+            _set_xattrs(fd, xattrs)
+        if stat.S_IMODE(st.st_mode) != mode:
+            os.fchmod(fd, mode)
+        if mtime_ns is not None:
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+    def _finish_name(
+        self,
+        dir_fd: int,
+        name: str,
+        mode: int | None,
+        uid: int,
+        gid: int,
+        xattrs: Mapping[str, bytes],
+        mtime_ns: int | None,
+        *,
+        old: os.stat_result | None = None,
+    ) -> None:
+        """The same for an entry that is better not opened: a link, a node, an older file."""
+        st = old or os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if st.st_uid != uid or st.st_gid != gid:
+            os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if xattrs:
+            _set_xattrs(by_fd(dir_fd, name), xattrs)
+        if mode is not None and stat.S_IMODE(st.st_mode) != mode:
+            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            try:
+                os.chmod(by_fd(fd), mode)
+            finally:
+                os.close(fd)
+        if mtime_ns is not None:
+            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _set_xattrs(target: int | str, xattrs: Mapping[str, bytes]) -> None:
+    """Set attributes as far as the file system and our rights allow."""
+    for name, value in sorted(xattrs.items()):
+        if name.startswith(OVERLAY_XATTRS):
+            continue
+        try:
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+        except OSError as error:
+            if error.errno in _XATTR_TOO_BIG:
+                raise TreeError(f"extended attribute {name}: too big for this file system") from error
+            if error.errno not in _IGNORED_XATTR_ERRORS:
+                raise

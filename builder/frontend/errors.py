@@ -1,0 +1,128 @@
+"""What can be wrong with a Dockerfile: each kind has a code, and names the lines it means (section 22 of the rows)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from builder.errors import PybuildError
+from builder.frontend.source import SourceFile, Span
+
+
+class DockerfileError(PybuildError):
+    """A Dockerfile, or an option for building it, is wrong.
+
+    ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point into, set
+    by whoever holds it.
+    """
+
+    code = "dockerfile-error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        spans: tuple[Span, ...] = (),
+        source: SourceFile | None = None,
+        context: tuple[str, ...] = (),
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, context=context, hint=hint, code=code)
+        self.spans = spans
+        self.source = source
+
+    @property
+    def span(self) -> Span | None:
+        """The main line range."""
+        return self.spans[0] if self.spans else None
+
+    @property
+    def source_lines(self) -> tuple[str, ...]:
+        """All lines of the file that the spans point into."""
+        return self.source.lines if self.source else ()
+
+
+class SyntaxProblem(DockerfileError):
+    """An instruction is not written as its grammar wants."""
+
+    code = "dockerfile-syntax"
+
+
+class UnknownInstruction(SyntaxProblem):
+    """A line starts with a word that is no instruction."""
+
+    code = "unknown-instruction"
+
+
+class BadFlag(SyntaxProblem):
+    """A flag is unknown, repeated, or has a bad value."""
+
+    code = "bad-flag"
+
+
+class ExpansionProblem(DockerfileError):
+    """A ``$variable`` expression is malformed, or demands a value that is not there."""
+
+    code = "expansion-problem"
+
+
+class UnknownStage(DockerfileError):
+    """A stage is named that does not exist, or not yet."""
+
+    code = "unknown-stage"
+
+
+class CircularStages(DockerfileError):
+    """Stages need each other."""
+
+    code = "circular-stages"
+
+
+class EmptyDockerfile(DockerfileError):
+    """There is nothing to build."""
+
+    code = "empty-dockerfile"
+
+
+class InvalidInstruction(DockerfileError):
+    """An instruction is well formed, but what it asks cannot be done."""
+
+    code = "invalid-instruction"
+
+
+class BadOption(DockerfileError):
+    """An option of the build (platform, epoch, named context, …) is malformed."""
+
+    code = "bad-build-option"
+
+
+class LintViolation(DockerfileError):
+    """``check=error=true`` and there are warnings (LNT-04)."""
+
+    code = "lint-violation"
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """`` (did you mean X?)`` when a candidate is within two edits and none is equal, else nothing (DIA-03)."""
+    best, found = 3, ""
+    lowered = word.lower()
+    for candidate in candidates:
+        other = candidate.lower()
+        if other == lowered:
+            return ""
+        if abs(len(other) - len(lowered)) < best:
+            distance = edit_distance(lowered, other)
+            if distance < best:
+                best, found = distance, candidate
+    return f" (did you mean {found}?)" if found else ""
+
+
+def edit_distance(one: str, other: str) -> int:
+    """Insertions, deletions and replacements between two words (at most 200 characters are compared)."""
+    one, other = one[:200], other[:200]
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        previous, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+    return row[-1]

@@ -1,0 +1,240 @@
+"""Dockerfile text → nodes → ``Dockerfile``; the door to lark.
+
+lark is imported only when a text really has to be parsed: ``Dockerfile.from_nodes`` works without it.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from builder.frontend.decode import decode
+from builder.frontend.errors import DockerfileError, SyntaxProblem, UnknownInstruction, suggestion
+from builder.frontend.instructions import INSTRUCTION_NAMES, Instruction
+from builder.frontend.lines import BLANKS, LogicalLine, Scan, scan
+from builder.frontend.nodes import Node, Nodes
+from builder.frontend.source import SourceFile
+
+if TYPE_CHECKING:
+    from lark import Lark, Token, Tree
+
+__all__ = ["Dockerfile", "Node", "Nodes", "detect_syntax", "parse", "parse_instruction", "parse_nodes"]
+
+
+class Dockerfile:
+    """A parsed file: its instructions in order, its escape character and directives, and its text."""
+
+    __slots__ = ("instructions", "nodes", "source")
+
+    def __init__(self, source: SourceFile, nodes: Nodes, instructions: tuple[Instruction, ...]) -> None:
+        self.source = source
+        self.nodes = nodes
+        self.instructions = instructions
+
+    @classmethod
+    def from_nodes(cls, nodes: Nodes, data: bytes, filename: str = "Dockerfile") -> Dockerfile:
+        """Check and type the instructions of ``nodes``; raises DockerfileError."""
+        source = SourceFile(filename, data)
+        try:
+            return cls(source, nodes, tuple(decode(node, nodes.escape, filename) for node in nodes.items))
+        except DockerfileError as error:
+            error.source = error.source or source
+            raise
+
+    @property
+    def escape(self) -> str:
+        """The escape character in force."""
+        return self.nodes.escape
+
+    def directive(self, name: str) -> str | None:
+        """The value of a parser directive: ``syntax``, ``escape`` or ``check``."""
+        return self.nodes.directive(name)
+
+
+def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
+    """Read a Dockerfile; raises DockerfileError with the lines it means."""
+    return Dockerfile.from_nodes(parse_nodes(data, filename), data, filename)
+
+
+def parse_nodes(data: bytes, filename: str = "Dockerfile") -> Nodes:
+    """The shapes only; ``Nodes.to_bytes`` may be kept under the digest of ``data``."""
+    source = SourceFile(filename, data)
+    found = scan(source)
+    for line in found.lines:
+        _check_name(source, line.text, line)
+    return Nodes(_parse_lines(source, found), found.directives, found.empty_continuations)
+
+
+def parse_instruction(text: str, escape: str, filename: str, first: int, last: int) -> Instruction:
+    """One instruction alone, for ONBUILD triggers and ``--change``; errors point at the given lines."""
+    source = SourceFile(filename, text.encode("utf-8", "surrogateescape"))
+    try:
+        found = scan(source)
+        if len(found.lines) != 1:
+            raise SyntaxProblem("onbuild trigger should be a single expression")
+        _check_name(source, found.lines[0].text, found.lines[0])
+        node = _parse_lines(source, found._replace(directives=(("escape", escape, 0),)))[0]
+        return decode(node._replace(first=first, last=last), escape, filename)
+    except DockerfileError as error:
+        error.source = None
+        error.spans = (source.span(first, last),)
+        raise
+
+
+def _check_name(source: SourceFile, text: str, line: LogicalLine) -> None:
+    word = text.split(None, 1)[0]
+    if word.lower() in INSTRUCTION_NAMES:
+        return
+    hint = suggestion(word, (name.upper() for name in INSTRUCTION_NAMES))
+    raise UnknownInstruction(
+        f"dockerfile parse error on line {line.first}: unknown instruction: {word[:80]}{hint}",
+        spans=(source.span(line.first, line.last),),
+        source=source,
+    )
+
+
+@cache
+def _grammar() -> Lark:
+    from lark import Lark  # noqa: PLC0415 - 50 ms that a cached build does not pay
+
+    text = Path(__file__).with_name("dockerfile.lark").read_text(encoding="ascii")
+    return Lark(text, parser="lalr", lexer="contextual", maybe_placeholders=False)
+
+
+_SWAP = {ord("`"): "\\", ord("\\"): "`"}
+
+
+def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
+    from lark.exceptions import UnexpectedInput  # noqa: PLC0415
+
+    swap = found.escape == "`"
+    text = "".join([line.text + "\n" for line in found.lines])
+    try:
+        tree = _grammar().parse(text.translate(_SWAP) if swap else text)
+    except UnexpectedInput as error:
+        line = found.lines[min(max(error.line, 1), len(found.lines)) - 1]
+        raise _translate(source, line) from error
+    children: list[Tree[Token]] = tree.children  # type: ignore[assignment]
+    return tuple(_node(child, line, line.text, swap) for child, line in zip(children, found.lines, strict=True))
+
+
+def _translate(source: SourceFile, line: LogicalLine) -> SyntaxProblem:
+    """The grammar takes any arguments, so only a trigger's instruction can be missing or unknown."""
+    words = [word for word in line.text.split() if not word.startswith("--")]
+    depth = next((i for i, word in enumerate(words) if word.lower() != "onbuild"), len(words))
+    spans = (source.span(line.first, line.last),)
+    where = f"dockerfile parse error on line {line.first}: "
+    if depth == len(words):
+        return SyntaxProblem(f"{where}ONBUILD requires at least one argument", spans=spans, source=source)
+    hint = suggestion(words[depth], (name.upper() for name in INSTRUCTION_NAMES))
+    message = f"{where}unknown instruction: {words[depth][:80]}{hint}"
+    return UnknownInstruction(message, spans=spans, source=source)
+
+
+def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
+    """One grammar tree as a node; ``text`` is the instruction as typed, without what is around it."""
+    flags: list[str] = []
+    args: list[str] = []
+    form, kind, child = "", "", None
+    tokens: list[Any] = tree.children
+    typed = str(tokens[0])
+    for token in tokens[1:]:
+        if not isinstance(token, str):
+            offset = _trigger_offset(text, len(flags))
+            child = _node(token, line, text[offset:], swap)
+            continue
+        value = token.translate(_SWAP) if swap else str(token)
+        match token.type:
+            case "FLAG":
+                flags.append(value)
+            case "KIND":
+                kind = value
+            case "JSON":
+                form, args = _json_or(value.rstrip(BLANKS), tree.data, line)
+            case "TEXT":
+                form, args = "text", [value]
+            case "LEGACY":
+                form, args = "legacy", [value]
+            case "WORD":
+                form = "words"
+                args.append(value)
+            case _:
+                form = "list"
+                args.append(value)
+    return Node(
+        str(tree.data),
+        typed,
+        text,
+        line.first,
+        line.last,
+        tuple(flags),
+        form,
+        tuple(args),
+        kind,
+        line.comments,
+        line.heredocs,
+        child,
+    )
+
+
+def _trigger_offset(text: str, flags: int) -> int:
+    """Where the trigger's own text starts in ``ONBUILD [flags] RUN …``."""
+    offset = 0
+    for _ in range(1 + flags):
+        offset += len(text[offset:]) - len(text[offset:].split(None, 1)[-1])
+    return offset
+
+
+def _json_or(text: str, rule: str, line: LogicalLine) -> tuple[str, list[str]]:
+    """A JSON array of strings, or else what the text means without brackets (SYN-04)."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, list):
+        if all(isinstance(item, str) for item in value):
+            return "json", [_plain(item) for item in value]
+        raise SyntaxProblem(
+            f"dockerfile parse error on line {line.first}: "
+            "when using JSON array syntax, arrays must be comprised of strings only"
+        )
+    if rule in ("add", "copy", "volume"):
+        return "list", [word for word in text.translate(_BLANK_TO_SPACE).split(" ") if word]
+    return "text", [text]
+
+
+_BLANK_TO_SPACE = dict.fromkeys(map(ord, BLANKS), " ")
+
+
+def _plain(text: str) -> str:
+    """Text with lone surrogates from ``\\uD800`` escapes replaced; those of undecodable bytes stay."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" else c for c in text)
+
+
+def detect_syntax(data: bytes) -> str | None:
+    """The frontend that a Dockerfile asks for by ``# syntax=`` (DIR-05), without parsing the rest."""
+    text = SourceFile("", data).text
+    lines = text.split("\n")
+    if lines and lines[0].startswith("#!"):
+        lines.pop(0)
+    for mark in ("#", "//"):
+        for line in lines:
+            stripped = line.strip()
+            name, equals, value = stripped.removeprefix(mark).partition("=")
+            known = name.strip().lower()
+            if not stripped.startswith(mark) or not equals or known not in ("syntax", "escape", "check"):
+                break
+            if known == "syntax" and value.strip():
+                return value.strip()
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        value = found.get("syntax") if isinstance(found, dict) else None
+        return value if isinstance(value, str) and value else None
+    return None

@@ -1,0 +1,321 @@
+"""RUN: a command in a container on a writable view of its root input (rows EXE-01…34)."""
+
+from __future__ import annotations
+
+import os
+import selectors
+from contextlib import ExitStack
+from typing import Literal
+
+from builder.cache.snapshots import Active
+from builder.errors import SolveError, StepFailed
+from builder.llb.definition import LinuxResources, Vertex
+from builder.llb.ops import ExecOp
+from builder.llb.ops import Mount as LlbMount
+from builder.oci.config import DEFAULT_PATH, set_env
+from builder.oci.digest import Digest
+from builder.solver.env import SolveEnv
+from builder.solver.ops.inputs import local_snapshot
+from builder.solver.planning import Nodes
+from builder.solver.reporter import Reporter
+from builder.solver.types import Result
+from runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from runtime.hostfiles import hosts_file, resolv_conf
+from runtime.rootfs import DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS
+from runtime.spec import (
+    BindMount,
+    ContainerSpec,
+    DirRoot,
+    ExitStatus,
+    FileMount,
+    Limits,
+    Mount,
+    Network,
+    OverlayMount,
+    OverlayRoot,
+    Rlimit,
+    Root,
+    TmpfsMount,
+)
+
+HOSTNAME = "buildkitsandbox"
+SECRET_LIMIT_BYTES = 500 * 1024
+
+
+def run_exec(
+    vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv, reporter: Reporter
+) -> Result:
+    """Run the command; returns one committed snapshot per output. Raises StepFailed with the exit code."""
+    op = vertex.op
+    assert isinstance(op, ExecOp)
+    _check_entitlements(op, env)
+    root_mount = next(mount for mount in op.mounts if mount.dest == "/")
+    parent = _input(vertex, root_mount, nodes, results, env)
+    active = env.store.snapshots.prepare(parent, description=vertex.name)
+    try:
+        with ExitStack() as stack:
+            mounts, extra_env = _mounts(op, vertex, nodes, results, env, stack)
+            network = _network(op, env, reporter, stack)
+            status = _run(_spec(op, vertex, active, mounts, extra_env, network, env), env, reporter)
+        env.cancel.check()
+        if status.code is None or status.code not in op.meta.valid_exit_codes:
+            raise _failure(op, status, reporter)
+        info = env.store.snapshots.commit(active, description=vertex.name)
+    except BaseException:
+        env.store.snapshots.discard(active)
+        raise
+    outputs: list[str | None] = [None] * op.outputs
+    outputs[root_mount.output] = info.id
+    return Result(tuple(outputs))
+
+
+def _check_entitlements(op: ExecOp, env: SolveEnv) -> None:
+    asked = {
+        "network.host": op.network == "host",
+        "security.insecure": op.security == "insecure",
+        "device": bool(op.devices),
+    }
+    for name, wanted in asked.items():
+        if wanted and name not in env.allow:
+            raise SolveError(
+                f"{name} is not allowed",
+                code="entitlement-needed",
+                hint=f"grant it for this build with --allow {name}",
+            )
+
+
+def _input(
+    vertex: Vertex, mount: LlbMount, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv
+) -> str | None:
+    if mount.input < 0:
+        return None
+    edge = vertex.inputs[mount.input]
+    node = nodes[edge.digest]
+    if node.local:
+        return local_snapshot(vertex, mount.input, node, env)
+    return results[edge.digest].outputs[edge.index]
+
+
+def _mounts(
+    op: ExecOp, vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv, stack: ExitStack
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    """The mounts below the root, parents before children, and the environment that some of them bring."""
+    mounts: list[Mount] = []
+    extra_env: list[str] = []
+    secrets = {secret.id: secret.data for secret in env.secrets}
+    agents = {agent.id: agent.socket for agent in env.ssh}
+    for mount in sorted((m for m in op.mounts if m.dest != "/"), key=lambda m: m.dest.rstrip("/").split("/")):
+        match mount.type:
+            case "bind":
+                mounts.append(_bind(mount, _input(vertex, mount, nodes, results, env), env))
+            case "cache":
+                mounts.append(_cache(mount, _input(vertex, mount, nodes, results, env), env, stack))
+            case "tmpfs":
+                mounts.append(TmpfsMount(target=mount.dest, size_bytes=mount.size_bytes))
+            case "secret":
+                data = secrets.get(mount.id)
+                if data is not None:
+                    mounts.append(
+                        FileMount(
+                            target=mount.dest,
+                            data=_checked_secret(mount.id, data),
+                            mode=(mount.mode or 0o400) & 0o777,
+                            uid=mount.uid,
+                            gid=mount.gid,
+                        )
+                    )
+                elif not mount.optional:
+                    raise _no_secret(mount.id)
+            case "ssh":
+                socket = agents.get(mount.id or "default")
+                if socket is not None:
+                    mounts.append(BindMount(target=mount.dest, source=socket, nosuid=True, nodev=True, noexec=True))
+                    if not any(item.startswith("SSH_AUTH_SOCK=") for item in (*op.meta.env, *extra_env)):
+                        extra_env.append(f"SSH_AUTH_SOCK={mount.dest}")
+                elif not mount.optional:
+                    raise SolveError(
+                        f'no SSH key "{mount.id or "default"}" forwarded from the client',
+                        code="ssh-not-forwarded",
+                        hint="forward an agent with --ssh default",
+                    )
+    for wanted in op.secret_env:
+        data = secrets.get(wanted.id)
+        if data is not None:
+            extra_env.append(f"{wanted.name}={_checked_secret(wanted.id, data).decode('utf-8', 'surrogateescape')}")
+        elif not wanted.optional:
+            raise _no_secret(wanted.id)
+    return tuple(mounts), tuple(extra_env)
+
+
+def _bind(mount: LlbMount, snapshot: str | None, env: SolveEnv) -> Mount:
+    layers = tuple(str(path) for path in env.store.snapshots.layers(snapshot))
+    if not layers:
+        return TmpfsMount(target=mount.dest, mode=0o755, readonly=mount.readonly)
+    return OverlayMount(
+        target=mount.dest, lowers=layers, subpath=mount.selector.strip("/"), throwaway=not mount.readonly
+    )
+
+
+def _cache(mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack) -> Mount:
+    name = mount.id or mount.dest
+    if initial is not None:
+        name = f"{name}@{initial}"
+    path = stack.enter_context(
+        env.store.cache_mounts.acquire(name, mount.sharing, on_wait=env.cancel.check)
+    )
+    if initial is not None and not os.listdir(path):
+        from builder.solver.ops.inputs import copy_tree
+
+        copy_tree(env.store.snapshots.layers(initial), mount.selector, path)
+    subpath = mount.selector.strip("/") if initial is None else ""
+    return BindMount(target=mount.dest, source=str(path), subpath=subpath, readonly=mount.readonly)
+
+
+def _network(op: ExecOp, env: SolveEnv, reporter: Reporter, stack: ExitStack) -> Network:
+    match op.network:
+        case "host":
+            return Network(mode="host")
+        case "none":
+            return Network(mode="none")
+        case "sandbox":
+            return stack.enter_context(env.networks().lease(reporter))
+
+
+def _spec(
+    op: ExecOp,
+    vertex: Vertex,
+    active: Active,
+    mounts: tuple[Mount, ...],
+    extra_env: tuple[str, ...],
+    network: Network,
+    env: SolveEnv,
+) -> ContainerSpec:
+    hostname = op.meta.hostname or HOSTNAME
+    sandboxed = op.security == "sandbox"
+    files = (
+        FileMount(target="/etc/hosts", data=hosts_file(hostname, op.meta.extra_hosts), mode=0o644),
+        FileMount(target="/etc/resolv.conf", data=resolv_conf(host_network=network.mode == "host"), mode=0o644),
+    )
+    taken = {mount.target for mount in mounts}
+    return ContainerSpec(
+        id=f"build-{active.id}-{os.getpid()}",
+        root=_root(active),
+        args=op.meta.args,
+        env=_environment(op, extra_env),
+        cwd=op.meta.cwd or "/",
+        user=op.meta.user,
+        hostname=hostname,
+        mounts=(*(item for item in files if item.target not in taken), *mounts),
+        network=network,
+        capabilities=DEFAULT_CAPABILITIES if sandboxed else ALL_CAPABILITIES,
+        seccomp="default" if sandboxed else "unconfined",
+        masked_paths=DEFAULT_MASKED_PATHS if sandboxed else (),
+        readonly_paths=DEFAULT_READONLY_PATHS if sandboxed else (),
+        sysfs_writable=not sandboxed,
+        all_devices=not sandboxed,
+        shm_size_bytes=env.shm_size_bytes or (64 << 20),
+        rlimits=tuple(Rlimit(name=item.name, soft=item.soft, hard=item.hard) for item in op.meta.ulimits),
+        limits=_limits(env.limits, vertex.meta.resources),
+        cgroup_parent=op.meta.cgroup_parent,
+        clean_stubs=True,
+    )
+
+
+def _root(active: Active) -> Root:
+    if active.driver == "overlay" and active.lowers:
+        return OverlayRoot(
+            lowers=tuple(str(path) for path in active.lowers),
+            upper=str(active.upper),
+            work=str(active.work),
+            userxattr=active.userxattr,
+        )
+    return DirRoot(path=str(active.upper))
+
+
+def _environment(op: ExecOp, extra: tuple[str, ...]) -> tuple[str, ...]:
+    """EXE-10: the step's own, proxies in both cases, PATH when missing, secrets last."""
+    env = op.meta.env
+    for key, value in op.meta.proxy_env:
+        for name in (key.lower(), key.upper()):
+            if not any(item.startswith(f"{name}=") for item in env):
+                env = (*env, f"{name}={value}")
+    if not any(item.startswith("PATH=") for item in env):
+        env = (*env, f"PATH={DEFAULT_PATH}")
+    for item in extra:
+        key, _, value = item.partition("=")
+        env = set_env(env, key, value)
+    return env
+
+
+def _limits(base: Limits, resources: LinuxResources | None) -> Limits:
+    if resources is None:
+        return base
+    return Limits(
+        memory_bytes=resources.memory_bytes or base.memory_bytes,
+        memory_swap_bytes=resources.memory_swap_bytes or base.memory_swap_bytes,
+        cpu_shares=resources.cpu_shares or base.cpu_shares,
+        cpu_period_us=resources.cpu_period or base.cpu_period_us,
+        cpu_quota_us=resources.cpu_quota or base.cpu_quota_us,
+        cpuset_cpus=resources.cpuset_cpus or base.cpuset_cpus,
+        cpuset_mems=resources.cpuset_mems or base.cpuset_mems,
+    )
+
+
+def _run(spec: ContainerSpec, env: SolveEnv, reporter: Reporter) -> ExitStatus:
+    """Start, stream the output until both ends are closed, wait; a cancelled build kills the container."""
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    readers: dict[int, Literal[1, 2]] = {out_read: 1, err_read: 2}
+    try:
+        try:
+            handle = env.executor().run(spec, stdin=None, stdout=out_write, stderr=err_write)
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+        forget = env.cancel.on_set(handle.kill)
+        try:
+            _stream(readers, reporter)
+            return handle.wait()
+        except BaseException:
+            handle.kill()
+            raise
+        finally:
+            forget()
+    finally:
+        os.close(out_read)
+        os.close(err_read)
+
+
+def _stream(readers: dict[int, Literal[1, 2]], reporter: Reporter) -> None:
+    with selectors.DefaultSelector() as selector:
+        for fd in readers:
+            selector.register(fd, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, 65536)
+                if data:
+                    reporter.log(readers[key.fd], data)
+                else:
+                    selector.unregister(key.fd)
+
+
+def _failure(op: ExecOp, status: ExitStatus, reporter: Reporter) -> StepFailed:
+    command = " ".join(op.meta.args)
+    message = f'process "{command}" did not complete successfully: exit code: {status.shell_code}'
+    hint = None
+    if status.oom_killed:
+        message += ": cannot allocate memory"
+        hint = "the step hit its memory limit: raise it with --memory"
+    return StepFailed(message, exit_code=status.shell_code, log_tail=reporter.tail(), hint=hint)
+
+
+def _checked_secret(name: str, data: bytes) -> bytes:
+    if len(data) > SECRET_LIMIT_BYTES:
+        raise SolveError(f"secret {name} too big. max size {SECRET_LIMIT_BYTES // 1000}KB", code="secret-too-big")
+    return data
+
+
+def _no_secret(name: str) -> SolveError:
+    return SolveError(
+        f"secret {name}: not found", code="secret-not-found", hint=f"pass it with --secret id={name},src=FILE"
+    )

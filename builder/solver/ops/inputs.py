@@ -1,0 +1,55 @@
+"""Inputs that a container must see as a tree: parts of a build context are copied into a snapshot first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.cache import keys
+from builder.cache.records import CacheRecord
+from builder.cache.tree import View, Writer
+from builder.llb.definition import Vertex
+from builder.llb.ops import Copy, FileAction, FileOp, SourceOp
+from builder.solver.env import SolveEnv
+from builder.solver.ops.fileop import run_file_op
+from builder.solver.planning import Node, copies_of
+
+
+def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> str:
+    """A snapshot of what ``vertex`` selects from the local source ``node``; equal content is stored once."""
+    op = node.vertex.op
+    assert isinstance(op, SourceOp)
+    copies = copies_of(vertex, position)
+    content = env.sources.select(op, copies)
+    paths = sorted({copy.src.strip("/") for copy in copies})
+    key = keys.source_key("local", f"{content} {paths}")
+    with env.store.lock(f"local-{key}", on_wait=env.cancel.check):
+        known = env.store.records.lookup(key)
+        if known is not None and known.outputs[0]:
+            env.hold.snapshot(known.outputs[0])
+            return known.outputs[0]
+        tree = env.sources.tree(op)
+        active = env.store.snapshots.prepare(None, description="local source", record_type="source.local")
+        try:
+            writer = Writer(active.upper)
+            for path in paths:
+                stat = tree.lstat(tree.resolve(path)) if tree is not None else None
+                is_dir = stat is not None and (stat.st_mode & 0o170000) == 0o040000
+                action = Copy(
+                    src=f"/{path}", dest=f"/{path}", dir_contents=is_dir, create_dest_path=True, follow_symlink=True
+                )
+                run_file_op(FileOp(actions=(FileAction(action=action, secondary=0, output=0),)), (tree,), (writer,))
+            info = env.store.snapshots.commit(active, description="local source", record_type="source.local")
+        except BaseException:
+            env.store.snapshots.discard(active)
+            raise
+        env.hold.snapshot(info.id)
+        env.store.records.save(CacheRecord(key=key, op=key, parts={}, outputs=(info.id,), name="local source"))
+        return info.id
+
+
+def copy_tree(layers: Sequence[Path], selector: str, target: Path) -> None:
+    """Copy a directory of a snapshot into an empty host directory that we own."""
+    action = Copy(src=f"/{selector.strip('/')}", dest="/", dir_contents=True, create_dest_path=True)
+    op = FileOp(actions=(FileAction(action=action, secondary=0, output=0),))
+    run_file_op(op, (View(layers),), (Writer(target),))

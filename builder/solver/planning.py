@@ -1,0 +1,166 @@
+"""Before anything runs: the cache key of every step, and which results are there already.
+
+Keys depend only on operations, on immutable source identities and on selected context content, never on running
+a step, so all of them are known first. A step whose record exists needs none of its inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from builder.cache import keys
+from builder.cache.records import CacheRecord
+from builder.errors import PybuildError, SolveError
+from builder.llb.definition import Definition, Vertex
+from builder.llb.ops import EMPTY, Copy, ExecOp, FileOp, SourceOp
+from builder.oci.digest import Digest
+from builder.solver.env import SolveEnv
+from builder.solver.reporter import Reporter
+
+
+@dataclass(slots=True)
+class Node:
+    """A vertex with what planning found out about it."""
+
+    vertex: Vertex
+    reporter: Reporter
+    op: str = ""
+    parts: dict[str, Any] = field(default_factory=dict)
+    inputs: tuple[keys.InputPart, ...] = ()
+    key: str = ""
+    local: bool = False
+    tainted: bool = False
+    """No stored key may answer for it: it, or a step before it, must run anew."""
+    record: CacheRecord | None = None
+
+
+Nodes = dict[Digest, Node]
+
+
+def plan(definition: Definition, env: SolveEnv) -> Nodes:
+    """Key and probe every vertex, inputs first. Raises what a source raises, with the step's name and lines."""
+    nodes: Nodes = {}
+    for vertex in definition.vertices:
+        env.cancel.check()
+        node = Node(vertex=vertex, reporter=Reporter(vertex, env.emit))
+        nodes[vertex.digest] = node
+        try:
+            _key(node, nodes, env)
+        except SolveError as error:
+            attribute(error, vertex)
+            node.reporter.fail(error.message)
+            raise
+        except PybuildError as error:
+            node.reporter.fail(error.message)
+            raise attribute(
+                SolveError(error.message, context=error.context, hint=error.hint, code=error.code), vertex
+            ) from error
+        if not node.local and not node.tainted and not isinstance(vertex.op, SourceOp):
+            node.record = env.store.records.lookup(node.key)
+    return nodes
+
+
+def attribute(error: SolveError, vertex: Vertex) -> SolveError:
+    """Say in ``error`` which step it belongs to, unless it says so already."""
+    if not error.vertex_name:
+        error.vertex_name = vertex.name
+        error.vertex_digest = str(vertex.digest)
+    if not error.filename and vertex.meta.source is not None:
+        error.filename = vertex.meta.source.filename
+        error.first_line = vertex.meta.source.start
+        error.last_line = vertex.meta.source.end
+    return error
+
+
+def needed(definition: Definition, nodes: Nodes) -> set[Digest]:
+    """The vertices that must be realised: the head, and the inputs of every step without a record."""
+    if definition.head is None:
+        return set()
+    wanted: set[Digest] = set()
+    stack = [definition.head.digest]
+    while stack:
+        digest = stack.pop()
+        if digest in wanted:
+            continue
+        wanted.add(digest)
+        node = nodes[digest]
+        if node.record is None:
+            stack.extend(edge.digest for edge in node.vertex.inputs)
+    return wanted
+
+
+def _key(node: Node, nodes: Nodes, env: SolveEnv) -> None:
+    vertex = node.vertex
+    if isinstance(vertex.op, SourceOp):
+        node.local = env.sources.tree(vertex.op) is not None
+        node.tainted = vertex.meta.ignore_cache
+        if not node.local:
+            node.key = env.sources.key(vertex.op, vertex.platform, node.reporter)
+        return
+    node.op, node.parts = keys.op_digest(vertex.op, vertex.platform)
+    node.tainted = vertex.meta.ignore_cache or any(nodes[edge.digest].tainted for edge in vertex.inputs)
+    node.inputs = tuple(_input_part(node, position, nodes, env) for position in range(len(vertex.inputs)))
+    node.key = keys.step_key(node.op, node.inputs)
+
+
+def _input_part(node: Node, position: int, nodes: Nodes, env: SolveEnv) -> keys.InputPart:
+    edge = node.vertex.inputs[position]
+    source = nodes[edge.digest]
+    selector = selected_paths(node.vertex, position)
+    if not source.local:
+        key = source.key if edge.index == 0 else f"{source.key}@{edge.index}"
+        return keys.InputPart(key=key, selector="\0".join(selector))
+    assert isinstance(source.vertex.op, SourceOp)
+    return keys.InputPart(content=env.sources.select(source.vertex.op, copies_of(node.vertex, position)))
+
+
+def selected_paths(vertex: Vertex, position: int) -> tuple[str, ...]:
+    """The paths of an input that a step mounts; () = all of it."""
+    if not isinstance(vertex.op, ExecOp):
+        return ()
+    paths = {mount.selector for mount in vertex.op.mounts if mount.input == position}
+    return () if paths == {""} else tuple(sorted(paths))
+
+
+def copies_of(vertex: Vertex, position: int) -> tuple[Copy, ...]:
+    """What a step reads of an input, as copies: its copy actions, or one copy per mounted path."""
+    op = vertex.op
+    if isinstance(op, FileOp):
+        return tuple(
+            item.action for item in op.actions if item.secondary == position and isinstance(item.action, Copy)
+        )
+    if isinstance(op, ExecOp):
+        return tuple(
+            Copy(src=mount.selector or "/", dest="/", follow_symlink=True)
+            for mount in op.mounts
+            if mount.input == position
+        )
+    return (Copy(src="/", dest="/"),)
+
+
+def primary_input(vertex: Vertex) -> int:
+    """The position of the input that a step's first result is built on; -1 when there is none."""
+    op = vertex.op
+    if isinstance(op, ExecOp):
+        return next((mount.input for mount in op.mounts if mount.dest == "/"), EMPTY)
+    if isinstance(op, FileOp):
+        count = len(vertex.inputs)
+        position = next((item.input for item in reversed(op.actions) if item.output == 0), EMPTY)
+        while position >= count:
+            position = op.actions[position - count].input
+        return position
+    return EMPTY
+
+
+def record_parts(node: Node, inputs: Mapping[int, str | None]) -> dict[str, Any]:
+    """What is kept beside a key to explain a later miss: the operation, and each input by key and content."""
+    return {
+        **node.parts,
+        "inputs": [
+            {**part.to_json(), "snapshot": inputs.get(position) or ""} for position, part in enumerate(node.inputs)
+        ],
+        "command": node.vertex.meta.command or node.vertex.name,
+    }
+

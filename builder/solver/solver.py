@@ -1,0 +1,97 @@
+"""The solver's facade: a definition in, the head's snapshot out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builder.llb.definition import Definition, Vertex
+from builder.llb.ops import MergeOp, SourceOp
+from builder.oci.digest import Digest
+from builder.solver.env import SolveEnv
+from builder.solver.planning import Nodes, needed, plan, primary_input
+from builder.solver.types import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Solved:
+    """What a solve gave. Counts are of steps (sources not counted)."""
+
+    snapshot: str | None
+    cached_steps: int
+    total_steps: int
+
+
+def solve(definition: Definition, env: SolveEnv) -> Solved:
+    """Realise the head of ``definition``; everything already there is used, the rest runs. Raises SolveError."""
+    nodes = plan(definition, env)
+    wanted = needed(definition, nodes)
+    results: dict[Digest, Result] = {}
+    for digest, node in nodes.items():
+        if node.record is not None:
+            results[digest] = Result(node.record.outputs)
+            for snapshot in node.record.outputs:
+                if snapshot:
+                    env.hold.snapshot(snapshot)
+    to_do = [node for digest, node in nodes.items() if digest in wanted and node.record is None]
+    _report_cached(definition, nodes, wanted)
+    layered = chain(definition, nodes)
+    _tell_snapshots(layered, results, env)
+    if any(not node.local for node in to_do):
+        from builder.solver.driver import Driver
+
+        Driver(env, nodes, results, layered).run(to_do)
+    for node in to_do:
+        if node.local:
+            node.reporter.done()
+    head = definition.head
+    steps = [node for node in nodes.values() if not isinstance(node.vertex.op, SourceOp)]
+    return Solved(
+        snapshot=None if head is None else results[head.digest].outputs[head.index],
+        cached_steps=sum(1 for node in steps if node.record is not None),
+        total_steps=len(steps),
+    )
+
+
+def chain(definition: Definition, nodes: Nodes) -> dict[Digest, Vertex]:
+    """The vertices whose results are layers of the head, from the head down."""
+    found: dict[Digest, Vertex] = {}
+    if definition.head is None:
+        return found
+    stack = [definition.head.digest]
+    while stack:
+        vertex = nodes[stack.pop()].vertex
+        if vertex.digest in found or isinstance(vertex.op, SourceOp):
+            continue
+        found[vertex.digest] = vertex
+        if isinstance(vertex.op, MergeOp):
+            stack.extend(vertex.inputs[position].digest for position in vertex.op.inputs)
+        else:
+            position = primary_input(vertex)
+            if position >= 0:
+                stack.append(vertex.inputs[position].digest)
+    return found
+
+
+def _report_cached(definition: Definition, nodes: Nodes, wanted: set[Digest]) -> None:
+    """Show every step whose result is there, and every source that only feeds such steps, as cached."""
+    for vertex in definition.vertices:
+        node = nodes[vertex.digest]
+        if node.record is not None:
+            node.reporter.cached()
+        elif isinstance(vertex.op, SourceOp) and (node.local or vertex.digest not in wanted):
+            if node.local:
+                node.reporter.start()
+            if vertex.digest not in wanted:
+                if node.local:
+                    node.reporter.done()
+                else:
+                    node.reporter.cached()
+
+
+def _tell_snapshots(layered: dict[Digest, Vertex], results: dict[Digest, Result], env: SolveEnv) -> None:
+    if env.on_snapshot is None:
+        return
+    for digest, vertex in layered.items():
+        result = results.get(digest)
+        if result is not None and result.outputs and result.outputs[0]:
+            env.on_snapshot(vertex, result.outputs[0])

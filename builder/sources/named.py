@@ -1,0 +1,119 @@
+"""Named contexts: what ``--build-context NAME=SOURCE`` may say (CTX-07…10, SOC-01)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from builder.errors import InvalidValue, SourceUnavailable, UsageError
+from builder.oci.digest import Digest
+from builder.oci.platform import Platform
+from builder.oci.reference import Reference
+from builder.sources.giturl import parse_git_ref
+
+Kind = Literal["local", "image", "oci", "git", "http"]
+_RESERVED = {"scratch", "context"}
+_INDEX_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSource:
+    """One named context.
+
+    ``identifier`` is, by kind: the local input's name; the image reference (``scratch`` for none); the layout's
+    directory and ``@digest``; the git reference as typed; the URL. ``path`` is the directory of local and oci.
+    ``platform`` limits it to one target platform.
+    """
+
+    name: str
+    kind: Kind
+    identifier: str
+    path: Path | None = None
+    digest: Digest | None = None
+    platform: str = ""
+
+
+def parse_named(name: str, value: str) -> NamedSource:
+    """Read one ``NAME[::PLATFORM]=SOURCE`` pair. Raises UsageError, InvalidValue, SourceUnavailable."""
+    bare, _, platform = name.partition("::")
+    key = normal_name(bare)
+    if platform:
+        platform = str(Platform.parse(platform))
+    if key in _RESERVED:
+        raise UsageError(f"invalid context specifier {value} for {name}: {key} cannot be replaced")
+    if not value:
+        raise UsageError(f"invalid context specifier {value!r} for {name}", hint="want NAME=SOURCE")
+    scheme, separator, rest = value.partition("://")
+    if separator and scheme == "docker-image":
+        image = rest if rest == "scratch" else str(Reference.parse(rest).with_default_tag())
+        return NamedSource(name=key, kind="image", identifier=image, platform=platform)
+    if separator and scheme == "oci-layout":
+        return _oci_layout(key, rest, platform)
+    if parse_git_ref(value) is not None:
+        return NamedSource(name=key, kind="git", identifier=value, platform=platform)
+    if separator and scheme in {"http", "https"}:
+        return NamedSource(name=key, kind="http", identifier=value, platform=platform)
+    if separator:
+        raise UsageError(f"unsupported context source {scheme} for {name}")
+    path = Path(value)
+    if not path.is_dir():
+        raise SourceUnavailable(
+            f'unable to prepare context: path "{value}" not found',
+            context=(f"for the named context {name}",),
+            code="context-not-found",
+        )
+    return NamedSource(name=key, kind="local", identifier=key, path=path.absolute(), platform=platform)
+
+
+def normal_name(name: str) -> str:
+    """A name as it is looked up: an image name in familiar form without ``:latest``; others as they are."""
+    try:
+        return Reference.parse(name).familiar.removesuffix(":latest")
+    except InvalidValue:
+        if not name or len(name) > 1024:
+            raise UsageError(f"invalid name of a build context: {name[:100]!r}") from None
+        return name
+
+
+def _oci_layout(name: str, rest: str, platform: str) -> NamedSource:
+    """``PATH[:TAG][@DIGEST]``; a tag is looked up in the layout's index."""
+    head, at, digest_text = rest.partition("@")
+    path, colon, tag = head.rpartition(":")
+    if not colon or "/" in tag:
+        path, tag = head, ""
+    if not path:
+        raise UsageError(f"oci-layout reference {rest!r} has no name")
+    root = Path(path).absolute()
+    if at:
+        digest = Digest.parse(digest_text)
+    else:
+        digest = _tagged(root, tag or "latest", named=bool(tag))
+    identifier = f"{root}@{digest}"
+    return NamedSource(
+        name=name, kind="oci", identifier=identifier, path=root, digest=digest, platform=platform
+    )
+
+
+def _tagged(root: Path, tag: str, *, named: bool) -> Digest:
+    try:
+        with (root / "index.json").open("rb") as file:
+            data = file.read(_INDEX_LIMIT)
+        index: Any = json.loads(data)
+        entries = [entry for entry in index["manifests"] if isinstance(entry, dict)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceUnavailable(
+            f"{root} is not an OCI image layout: cannot read index.json", code="context-not-found"
+        ) from error
+    for entry in entries:
+        notes = entry.get("annotations") or {}
+        if isinstance(notes, dict) and notes.get("org.opencontainers.image.ref.name") == tag:
+            return Digest.parse(str(entry.get("digest")))
+    if not named and len(entries) == 1:
+        return Digest.parse(str(entries[0].get("digest")))
+    raise SourceUnavailable(
+        f'oci-layout reference "{root}" has no tag {tag!r}',
+        hint="add :TAG or @DIGEST to the reference",
+        code="context-not-found",
+    )

@@ -1,0 +1,79 @@
+"""The wiring: opens the state directory and hands real objects to the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from cli.settings import Settings
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from builder.cache.store import Store
+
+
+class App:
+    """One call of the program. Use with ``with``; the store opens on first use and is closed at the end."""
+
+    __slots__ = ("_store", "debug", "error_format", "settings")
+
+    def __init__(self, settings: Settings, *, debug: bool = False, error_format: str = "text") -> None:
+        self.settings = settings
+        self.debug = debug
+        self.error_format = error_format
+        self._store: Store | None = None
+
+    @property
+    def store(self) -> Store:
+        """The state directory, opened on first use."""
+        if self._store is None:
+            from builder.cache.store import Store
+
+            self._store = Store.open(self.settings.root)
+        return self._store
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def say(self, text: str) -> None:
+        """A line of result on stdout."""
+        sys.stdout.write(f"{text}\n")
+
+    def note(self, text: str) -> None:
+        """A line for people on stderr."""
+        sys.stdout.flush()
+        sys.stderr.write(f"{text}\n")
+
+    def write(self, data: bytes) -> None:
+        """Bytes of result on stdout."""
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    @property
+    def stdin(self) -> BinaryIO:
+        """Standard input as bytes."""
+        return sys.stdin.buffer
+
+    @property
+    def stdout(self) -> BinaryIO:
+        """Standard output as bytes; what was said before goes out first."""
+        sys.stdout.flush()
+        return sys.stdout.buffer
+
+
+def is_terminal(fd: int) -> bool:
+    """Whether ``fd`` is open and a terminal."""
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False

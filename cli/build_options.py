@@ -1,0 +1,244 @@
+"""Values of build's flags that have a grammar of their own: secrets, ssh, outputs, hosts, limits.
+
+Secret values are read here, from files or the environment, and handed on as bytes; they are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+
+from builder.errors import UsageError
+from cli.flags import Args
+from cli.settings import PROXY_NAMES, Settings
+from cli.units import csv_fields, csv_pairs, pair, size_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.exporter.types import OutputSpec
+    from builder.llb.ops import Ulimit
+    from builder.solver.types import Secret, SshAgent
+    from runtime.spec import Limits
+
+MAX_SECRET_BYTES = 500 * 1024
+
+
+def build_args(args: Args, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """``--build-arg`` values, then the proxies and SOURCE_DATE_EPOCH of the environment unless given."""
+    found: dict[str, str] = {}
+    for item in args.many("build-arg"):
+        name, equals, value = item.partition("=")
+        if not name:
+            raise UsageError(f"invalid build argument {item!r}", hint="want NAME=VALUE or NAME")
+        own = value if equals else settings.env(name)
+        if own is not None:
+            found[name] = own
+    for name, value in settings.proxies:
+        found.setdefault(name, value)
+    if settings.epoch is not None:
+        found.setdefault("SOURCE_DATE_EPOCH", settings.epoch)
+    return tuple(found.items())
+
+
+def is_implicit_arg(name: str) -> bool:
+    """Whether a build argument may come from the environment without being asked for."""
+    return name.upper() in PROXY_NAMES or name == "SOURCE_DATE_EPOCH"
+
+
+def labels(args: Args) -> tuple[tuple[str, str], ...]:
+    """``--label`` values; a label without ``=`` is empty."""
+    found: dict[str, str] = {}
+    for item in args.many("label"):
+        key, _, value = item.partition("=")
+        if not key:
+            raise UsageError(f"invalid label {item!r}", hint="want NAME=VALUE")
+        found[key] = value
+    return tuple(found.items())
+
+
+def read_secret(text: str, settings: Settings) -> Secret:
+    """``id=NAME[,src=FILE|,env=VARIABLE]`` (CLI-03)."""
+    from builder.solver.types import Secret
+
+    fields = dict(csv_pairs(text, "secret"))
+    known = {"id", "src", "source", "env", "type"}
+    if unknown := sorted(set(fields) - known):
+        from cli.suggest import did_you_mean
+
+        raise UsageError(f"unexpected key {unknown[0]!r} in secret{did_you_mean(unknown[0], known)}")
+    kind = fields.get("type", "")
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"unsupported secret type {kind!r}", hint="file and env are known")
+    name = fields.get("id", "")
+    if not name:
+        raise UsageError("secret missing ID", hint="like --secret id=token,src=token.txt")
+    source, variable = fields.get("src") or fields.get("source") or "", fields.get("env") or ""
+    if kind == "env" and source and not variable:
+        source, variable = "", source
+    if not source and not variable:
+        if kind == "env" or (kind == "" and settings.env(name) is not None):
+            variable = name
+        else:
+            source = name
+    if variable:
+        value = settings.env(variable)
+        if value is None:
+            raise UsageError(f"secret {name}: environment variable {variable} is not set")
+        return _checked(Secret(id=name, data=os.fsencode(value)))
+    return _checked(Secret(id=name, data=_read_secret_file(name, source)))
+
+
+def _read_secret_file(name: str, source: str) -> bytes:
+    try:
+        with open(os.path.expanduser(source), "rb") as file:
+            return file.read(MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"secret {name}: failed to stat {source}: {error.strerror}") from error
+
+
+def _checked(secret: Secret) -> Secret:
+    if len(secret.data) > MAX_SECRET_BYTES:
+        raise UsageError(f"secret {secret.id} too big. max size {MAX_SECRET_BYTES // 1024}KB")
+    return secret
+
+
+def ssh_agents(args: Args, settings: Settings) -> tuple[SshAgent, ...]:
+    """``default`` or ``NAME[=SOCKET]`` (CLI-04)."""
+    from builder.solver.types import SshAgent
+
+    found: dict[str, SshAgent] = {}
+    for item in args.many("ssh"):
+        name, equals, rest = item.partition("=")
+        paths = [path for path in csv_fields(rest, "ssh") if path and not path.startswith("raw=")]
+        if len(paths) > 1:
+            raise UsageError(
+                "only single socket allowed", hint="load the keys into an agent and pass its socket"
+            )
+        socket = paths[0] if paths else settings.ssh_auth_sock
+        if not socket:
+            raise UsageError(
+                f"--ssh {item}: SSH_AUTH_SOCK is not set", hint="start ssh-agent, or name a socket"
+            )
+        if equals and paths and not _is_socket(socket):
+            raise UsageError(
+                f"--ssh {item}: {socket} is not a socket", hint="key files are not read; use ssh-agent"
+            )
+        if name in found:
+            raise UsageError(f"duplicate agent ID {name!r}")
+        found[name] = SshAgent(id=name or "default", socket=os.path.abspath(socket))
+    return tuple(found.values())
+
+
+def _is_socket(path: str) -> bool:
+    import stat
+
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def extra_hosts(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """``name:ip`` or ``name=ip``; the address may stand in brackets, ``host-gateway`` is passed on."""
+    found: list[tuple[str, str]] = []
+    for item in values:
+        equals = "=" in item
+        name, _, address = item.partition("=" if equals else ":")
+        address = address.removeprefix("[").removesuffix("]")
+        if not name or not address or not (address == "host-gateway" or _is_address(address)):
+            raise UsageError(f"bad format for add-host: {item!r}", hint="want NAME:ADDRESS")
+        found.append((name, address))
+    return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def ulimit(text: str) -> tuple[str, int, int]:
+    """``name=soft[:hard]`` (OPT-13); -1 or ``unlimited`` = no limit."""
+    name, value = pair(text, "ulimit")
+    soft_text, colon, hard_text = value.partition(":")
+    try:
+        soft = _limit(soft_text)
+        hard = _limit(hard_text) if colon else soft
+    except ValueError:
+        raise UsageError(f"invalid ulimit {text!r}", hint="want NAME=SOFT[:HARD]") from None
+    if hard != -1 and (soft > hard or soft == -1):
+        raise UsageError(f"ulimit soft limit must be less than or equal to hard limit: {text}")
+    return name.lower(), soft, hard
+
+
+def _limit(text: str) -> int:
+    return -1 if text == "unlimited" else int(text)
+
+
+def ulimits(args: Args) -> tuple[Ulimit, ...]:
+    """``--ulimit`` values of a build."""
+    from builder.llb.ops import Ulimit
+
+    return tuple(Ulimit(*ulimit(text)) for text in args.many("ulimit"))
+
+
+def limits(args: Args) -> Limits:
+    """The cgroup limits that build, run and create share (BLD-09, RUN-24, RUN-43)."""
+    from runtime.spec import Limits
+
+    memory = size_bytes(args.text("memory"), "memory limit") if args.text("memory") else None
+    if memory is not None and 0 < memory < 6 << 20:
+        raise UsageError("minimum memory limit allowed is 6MB")
+    return Limits(
+        memory_bytes=memory or None,
+        memory_swap_bytes=_swap(args.text("memory-swap"), memory),
+        cpu_shares=args.number("cpu-shares") or None,
+        cpu_period_us=args.number("cpu-period") or None,
+        cpu_quota_us=args.number("cpu-quota") or None,
+        cpuset_cpus=args.text("cpuset-cpus"),
+        cpuset_mems=args.text("cpuset-mems"),
+    )
+
+
+def _swap(text: str, memory: int | None) -> int | None:
+    if not text:
+        return None
+    if text == "-1":
+        return -1
+    swap = size_bytes(text, "memory+swap limit")
+    if not memory:
+        raise UsageError("--memory-swap needs --memory", hint="it is the sum of memory and swap")
+    if swap and swap < memory:
+        raise UsageError("minimum memory+swap limit should be larger than the memory limit")
+    return swap or None
+
+
+def output(text: str) -> OutputSpec:
+    """``DIR``, ``-``, or ``type=...,dest=...,key=value`` (CLI-02)."""
+    from builder.exporter.types import OutputSpec
+
+    fields = csv_fields(text, "output")
+    if len(fields) == 1 and "=" not in fields[0]:
+        return OutputSpec(type="tar", dest="-") if text == "-" else OutputSpec(type="local", dest=text)
+    kind, dest, attrs = "", None, []
+    for field in fields:
+        key, equals, value = field.partition("=")
+        key = key.strip().lower() if key.strip().lower() in ("type", "dest") else key.strip()
+        if not equals:
+            raise UsageError(f"invalid value {field!r} in output", hint="want KEY=VALUE")
+        if key == "type":
+            kind = value
+        elif key == "dest":
+            dest = value
+        elif key == "output":
+            raise UsageError("output= is not a key of --output", hint="use dest=")
+        else:
+            attrs.append((key, value))
+    if not kind:
+        raise UsageError("--output requires type=<type>", hint="image, registry, oci, docker, local or tar")
+    return OutputSpec(type=kind, dest=dest, attrs=tuple(attrs))

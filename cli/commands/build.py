@@ -1,0 +1,231 @@
+"""``pybuild build``: docker build and buildx build."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from builder.errors import Cancelled, UsageError
+from cli import build_options as options
+from cli.app import App, is_terminal
+from cli.flags import Args, Command, many, number, switch, text
+from cli.units import pair, size_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.build import BuildRequest, BuildResult
+    from builder.exporter.types import OutputSpec
+
+FLAGS = (
+    many("add-host", "", 'Add a custom host-to-IP mapping ("host:ip")'),
+    many("allow", "", 'Allow extra privileges ("network.host", "security.insecure")', split=True),
+    many("annotation", "", "Add an annotation to the image"),
+    many("attest", "", 'Attestation parameters ("type=sbom,generator=image")'),
+    many("build-arg", "", "Set a build argument (NAME=VALUE, or NAME to take it from the environment)"),
+    many("build-context", "", "Additional build contexts (NAME=PATH|URL|docker-image://…)"),
+    many("cache-from", "", "Where to look for cached results"),
+    many("cache-to", "", "Where to store results for other machines"),
+    text("call", "", 'Do something else than build ("check", "outline", "targets")', default="build"),
+    text("cgroup-parent", "", "Parent cgroup of the steps"),
+    switch("check", "", "Check the Dockerfile without building (same as --call=check)"),
+    switch("compress", "", "Accepted for compatibility", hidden=True),
+    number("cpu-period", "", "Length of a CPU scheduling period in microseconds", hidden=True),
+    number("cpu-quota", "", "CPU time per period in microseconds", hidden=True),
+    number("cpu-shares", "c", "CPU shares (relative weight)", hidden=True),
+    text("cpuset-cpus", "", "CPUs that steps may use (0-3, 0,1)", hidden=True),
+    text("cpuset-mems", "", "Memory nodes that steps may use (0-3, 0,1)", hidden=True),
+    switch("disable-content-trust", "", "Accepted for compatibility", hidden=True, default=True),
+    switch("explain", "", "Say why steps ran again"),
+    text("file", "f", 'Name of the Dockerfile (default: "PATH/Dockerfile"; "-" reads it from stdin)'),
+    switch("force-rm", "", "Accepted for compatibility", hidden=True),
+    text("iidfile", "", "Write the image id to a file", metavar="file"),
+    text("isolation", "", "Accepted for compatibility", hidden=True),
+    many("label", "", "Set metadata for the image"),
+    text("llb", "", "Solve a definition from a file instead of a Dockerfile", metavar="file", hidden=True),
+    switch("load", "", "Store the image here (the default without --output)"),
+    text("memory", "m", "Memory limit of each step", metavar="bytes"),
+    text("memory-swap", "", "Memory and swap together; -1 = unlimited swap", metavar="bytes"),
+    text("metadata-file", "", "Write facts about the result to a file", metavar="file"),
+    text("network", "", 'Network of RUN steps ("default", "host", "none")', aliases=("net",)),
+    switch("no-cache", "", "Run every step anew"),
+    many("no-cache-filter", "", "Stages that run anew", split=True),
+    many("output", "o", 'Where the result goes ("type=local,dest=path", a directory, or "-")'),
+    number("parallel", "", "Steps that may run at the same time"),
+    many("platform", "", "Target platforms", split=True),
+    text("progress", "", 'Kind of progress output ("auto", "plain", "tty", "quiet", "rawjson")'),
+    text("provenance", "", "Short for --attest=type=provenance", bare="true"),
+    switch("pull", "", "Ask the registry for newer base images"),
+    switch("push", "", "Push the image (same as --output=type=registry)"),
+    switch("quiet", "q", "Print only the image id"),
+    switch("rm", "", "Accepted for compatibility", hidden=True, default=True),
+    text("sbom", "", "Short for --attest=type=sbom", bare="true"),
+    many("secret", "", "Expose a secret to the build (id=NAME[,src=FILE|,env=VARIABLE])"),
+    text("shm-size", "", "Size of /dev/shm", metavar="bytes"),
+    switch("squash", "", "Merge the new layers into one"),
+    many("ssh", "", "Expose an ssh agent (default|NAME[=SOCKET])"),
+    many("tag", "t", "Name of the image (name:tag)"),
+    text("target", "", "Stage to build"),
+    many("ulimit", "", "Resource limits of steps (name=soft[:hard])"),
+    many("security-opt", "", "Accepted for compatibility", hidden=True),
+    text("builder", "", "Accepted for compatibility", hidden=True),
+)
+
+
+def run(app: App, args: Args) -> int:
+    """Build, then say what came out."""
+    if args.text("call") not in ("", "build") or args.on("check"):
+        from cli.commands.build_call import call
+
+        return call(app, args)
+    iidfile = args.text("iidfile")
+    if iidfile:
+        _remove_stale(iidfile)
+    request = request_from(app, args)
+    result = _build(app, args, request)
+    if iidfile:
+        _write_atomically(iidfile, (result.image_id or result.digest or "").encode())
+    if args.text("metadata-file"):
+        import json
+
+        _write_atomically(args.text("metadata-file"), json.dumps(result.metadata, indent=2).encode() + b"\n")
+    _epilogue(app, args, request, result)
+    return 0
+
+
+def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
+    from builder.build import build
+    from cli.interrupt import Interrupt
+    from cli.render.progress import make_progress
+
+    mode = args.text("progress") or app.settings.progress
+    progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
+    with progress, Interrupt(progress.close) as interrupt:
+        try:
+            return build(app.store, request, on_event=progress, cancel=interrupt.cancel)
+        except Cancelled:
+            raise
+        except Exception as error:
+            if interrupt.cancel.is_set():
+                raise Cancelled("build cancelled") from error
+            raise
+
+
+def request_from(app: App, args: Args) -> BuildRequest:
+    """The request that a command line means."""
+    from builder.build import BuildRequest
+
+    settings = app.settings
+    context, dockerfile = args.words[0], args.optional("file") or None
+    if context == "-" and dockerfile == "-":
+        raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
+    uses_stdin = "-" in (context, dockerfile)
+    if uses_stdin and is_terminal(0):
+        app.note("pybuild: reading from the terminal; end with Ctrl-D")
+    return BuildRequest(
+        context=context,
+        stdin=app.stdin if uses_stdin else None,
+        dockerfile=dockerfile,
+        tags=args.many("tag"),
+        build_args=options.build_args(args, settings),
+        labels=options.labels(args),
+        target=args.text("target") or None,
+        platforms=tuple(platform for platform in args.many("platform") if platform),
+        no_cache=args.on("no-cache"),
+        no_cache_filter=args.many("no-cache-filter"),
+        pull=args.on("pull"),
+        outputs=_outputs(args),
+        build_contexts=tuple(pair(item, "build context") for item in args.many("build-context")),
+        secrets=tuple(options.read_secret(item, settings) for item in args.many("secret")),
+        ssh=options.ssh_agents(args, settings),
+        extra_hosts=options.extra_hosts(args.many("add-host")),
+        network=_network(args.text("network")),
+        shm_size_bytes=size_bytes(args.text("shm-size"), "shm size") if args.text("shm-size") else 0,
+        ulimits=options.ulimits(args),
+        cgroup_parent=args.text("cgroup-parent"),
+        limits=options.limits(args),
+        allow=args.many("allow"),
+        registry_config_dir=settings.docker_config_dir,
+        max_parallelism=args.number("parallel") or settings.max_parallelism or 0,
+    )
+
+
+def _network(text: str) -> str:
+    if text in ("", "default", "bridge", "sandbox"):
+        return ""
+    if text in ("none", "host"):
+        return text
+    raise UsageError(f"network mode {text!r} is not known to build", hint="default, none or host")
+
+
+def _outputs(args: Args) -> tuple[OutputSpec, ...]:
+    if not args.many("output") and not args.on("push"):
+        return ()
+    from builder.exporter.types import OutputSpec
+
+    found = [options.output(item) for item in args.many("output")]
+    if args.on("push"):
+        found.append(OutputSpec(type="image", attrs=(("push", "true"),)))
+    if args.on("load") and not any(spec.type == "image" for spec in found):
+        found.append(OutputSpec(type="image"))
+    to_stdout = [spec for spec in found if spec.dest == "-"]
+    if len(to_stdout) > 1:
+        raise UsageError("only one output can go to stdout")
+    if to_stdout and is_terminal(1):
+        raise UsageError(
+            f"refusing to write the {to_stdout[0].type} output to a terminal",
+            hint="redirect it, or use dest=FILE",
+        )
+    return tuple(found)
+
+
+def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) -> None:
+    """What stands after the progress: warnings (DIA-05, BLD-35), and with -q the id (BLD-07)."""
+    unused = [name for name in result.unused_build_args if not options.is_implicit_arg(name)]
+    quiet = args.on("quiet")
+    if unused and not quiet:
+        app.note(f"\n[Warning] One or more build-args [{' '.join(unused)}] were not consumed")
+    if result.warnings and not quiet:
+        from cli.render.warnings import warning_lines
+
+        for line in warning_lines(result.warnings, debug=app.debug):
+            app.note(line)
+    if quiet and all(spec.dest != "-" for spec in request.outputs):
+        found = result.image_id or result.digest
+        if found:
+            app.say(found)
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"--iidfile {path}: {error.strerror}") from error
+
+
+def _write_atomically(path: str, data: bytes) -> None:
+    """All of ``data`` or nothing (CLI-05); what is no regular file, like /dev/stdout, is written to."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    staged = f"{path}.tmp{os.getpid()}"
+    try:
+        with open(staged, "wb") as file:
+            file.write(data)
+        os.replace(staged, path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+COMMANDS = (
+    Command(
+        "build",
+        "[OPTIONS] PATH | URL | -",
+        "Build an image from a Dockerfile",
+        run,
+        flags=FLAGS,
+        words=(1, 1),
+    ),
+)

@@ -1,0 +1,166 @@
+"""The entry point: finds the verb, reads its flags, runs it, and turns the outcome into an exit status.
+
+Only the wanted verb's module is imported. Exit statuses: 0; 1 a build or a verb failed; 2 wrong usage; 125, 126, 127
+and the command's own status for run, exec and start; 130 interrupted; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from builder.errors import UsageError
+from cli.commands import GROUPS, find, module_of
+from cli.flags import COMMON, Args, Command, parse, switch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cli.app import App
+
+_GLOBAL = Command(
+    "",
+    "[OPTIONS] COMMAND",
+    "",
+    lambda _app, _args: 0,
+    flags=(*COMMON, switch("version", "v")),
+    words=(0, None),
+    interspersed=False,
+)
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit status is returned, never raised."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _guarded(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _guarded(words: list[str]) -> int:
+    call = _Call()
+    try:
+        return call.run(words)
+    except (BrokenPipeError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - the one place that may not let anything through
+        from cli.render.errors import report
+
+        sys.stdout.flush()
+        return report(error, debug=call.debug, form=call.error_format, stream=sys.stderr)
+
+
+class _Call:
+    """One command line on its way; what error reporting needs is known as soon as it has been read."""
+
+    def __init__(self) -> None:
+        self.debug = False
+        self.error_format = "text"
+
+    def run(self, words: list[str]) -> int:
+        args = parse(_GLOBAL, words)
+        self._note(args)
+        if args.on("version"):
+            from cli.commands.version import short_version
+
+            sys.stdout.write(f"{short_version()}\n")
+            return 0
+        if not args.words or args.on("help") or args.words == ("help",):
+            from cli.help import main_help
+
+            sys.stdout.write(f"{main_help()}\n")
+            return 0
+        rest = list(args.words)
+        if rest[0] == "help":
+            rest = [*rest[1:], "--help"]
+        found = find(rest)
+        if found is None:
+            return _unknown(rest)
+        verb, taken = found
+        command = _load(verb)
+        own = parse(command, rest[taken:])
+        self._note(own)
+        if own.on("help"):
+            from cli.help import command_help
+
+            sys.stdout.write(f"{command_help(command)}\n")
+            return 0
+        return self._carry_out(command, args, own)
+
+    def _note(self, args: Args) -> None:
+        self.debug = self.debug or args.on("debug")
+        chosen = args.text("error-format")
+        if chosen not in ("", "text", "json"):
+            raise UsageError(f"unknown error format {chosen!r}", hint="text and json are known")
+        self.error_format = chosen or self.error_format
+
+    def _carry_out(self, command: Command, outer: Args, own: Args) -> int:
+        from cli.app import App
+        from cli.settings import Settings
+
+        settings = Settings.load(
+            root=own.text("root") or outer.text("root"),
+            config_dir=own.text("config") or outer.text("config"),
+        )
+        self.debug = self.debug or settings.traced
+        _prepare_output()
+        app: App
+        with App(settings, debug=self.debug, error_format=self.error_format) as app:
+            return command.run(app, own)
+
+
+def _load(verb: str) -> Command:
+    from importlib import import_module
+
+    commands: tuple[Command, ...] = import_module(module_of(verb)).COMMANDS
+    return next(command for command in commands if command.name == verb)
+
+
+def _unknown(words: list[str]) -> int:
+    from cli.commands import SUMMARIES
+    from cli.help import group_help
+    from cli.suggest import did_you_mean
+
+    first = words[0]
+    if first in GROUPS:
+        if len(words) == 1 or words[1] in ("--help", "-h"):
+            sys.stdout.write(f"{group_help(first)}\n")
+            return 0
+        hint = did_you_mean(words[1], GROUPS[first])
+        raise UsageError(
+            f"'{first} {words[1]}' is not a pybuild command{hint}", hint=f"See 'pybuild {first} --help'"
+        )
+    verbs = (*(name for name in SUMMARIES if " " not in name), *GROUPS)
+    raise UsageError(
+        f"'{first}' is not a pybuild command{did_you_mean(first, verbs)}", hint="See 'pybuild --help'"
+    )
+
+
+def _prepare_output() -> None:
+    """Names from images and archives may hold any bytes; they must not break a listing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+            reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _silence_stdout() -> None:
+    """The interpreter flushes stdout at its end; with the reader gone that must go nowhere."""
+    import os
+
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.close(devnull)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,143 @@
+"""What the progress displays know about a build: one entry per step, fed by events (rows PRG-01, PRG-08, PRG-09).
+
+Steps of one progress group are one entry. A step may run several times; its time is the sum of its runs.
+"""
+
+from __future__ import annotations
+
+from builder.solver.progress import Event, LogEvent, StatusEvent, VertexEvent, WarningEvent
+
+TAIL_LINES = 200
+
+
+class Entry:
+    """One step as it is shown. Times are wall-clock nanoseconds."""
+
+    __slots__ = (
+        "_members",
+        "_partial",
+        "_spent_ns",
+        "cached",
+        "cancelled",
+        "completed_ns",
+        "error",
+        "key",
+        "lines",
+        "log",
+        "name",
+        "started_ns",
+        "statuses",
+        "warnings",
+    )
+
+    def __init__(self, key: str, name: str) -> None:
+        self.key = key
+        self.name = name
+        self.started_ns: int | None = None
+        self.completed_ns: int | None = None
+        self.cached = False
+        self.cancelled = False
+        self.error = ""
+        self.statuses: dict[str, StatusEvent] = {}
+        self.warnings: list[WarningEvent] = []
+        self.log: list[str] = []
+        """The last lines of output, each with its time in front."""
+        self.lines = 0
+        self._partial: dict[int, bytes] = {}
+        self._spent_ns = 0
+        self._members: dict[str, VertexEvent] = {}
+
+    @property
+    def running(self) -> bool:
+        """Started and not ended."""
+        return self.started_ns is not None and self.completed_ns is None
+
+    @property
+    def ended(self) -> bool:
+        """Ended, for now."""
+        return self.completed_ns is not None
+
+    def seconds(self, now_ns: int) -> float:
+        """How long the step has run, over all its runs."""
+        spent = self._spent_ns
+        if self.running and self.started_ns is not None:
+            spent += max(0, now_ns - self.started_ns)
+        return spent / 1e9
+
+    def take(self, event: VertexEvent) -> bool:
+        """Note a state; True when it changed what is shown."""
+        before = (self.started_ns, self.completed_ns, self.cached, self.error)
+        self._members[event.digest] = event
+        members = [member for member in self._members.values() if member.started_ns is not None]
+        if not members:
+            return False
+        begun = min(
+            member.started_ns or 0 for member in members if member.completed_ns is None or member is event
+        )
+        if self.started_ns is None or self.ended and begun > (self.completed_ns or 0):
+            self.started_ns = begun
+            self.completed_ns = None
+        self.error = next((member.error for member in members if member.error), "")
+        self.cancelled = any(member.cancelled for member in members)
+        self.cached = all(member.cached for member in members)
+        if self.completed_ns is None and all(member.completed_ns is not None for member in members):
+            self.completed_ns = max(member.completed_ns or 0 for member in members)
+            self._spent_ns += max(0, self.completed_ns - self.started_ns)
+        return before != (self.started_ns, self.completed_ns, self.cached, self.error)
+
+    def add_log(self, event: LogEvent) -> list[str]:
+        """Note output; the lines that are now whole, each with its time."""
+        data = self._partial.pop(event.stream, b"") + event.data
+        *whole, rest = data.split(b"\n")
+        if rest:
+            self._partial[event.stream] = rest
+        return self._stamp(whole, event.timestamp_ns)
+
+    def flush_log(self) -> list[str]:
+        """The lines that never got their newline, when the step has ended."""
+        rest = [data for data in self._partial.values() if data]
+        self._partial.clear()
+        return self._stamp(rest, self.completed_ns or 0)
+
+    def _stamp(self, whole: list[bytes], now_ns: int) -> list[str]:
+        if not whole:
+            return []
+        since = max(0, now_ns - (self.started_ns or now_ns)) / 1e9
+        stamp = log_time(since)
+        lines = [f"{stamp} {line.decode('utf-8', 'surrogateescape')}".rstrip("\r") for line in whole]
+        self.log += lines
+        self.lines += len(lines)
+        if len(self.log) > 2 * TAIL_LINES:
+            del self.log[:-TAIL_LINES]
+        return lines
+
+
+class Board:
+    """All entries, in the order in which they first appeared."""
+
+    __slots__ = ("_by_digest", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._by_digest: dict[str, Entry] = {}
+
+    def entry(self, event: Event) -> Entry:
+        """The entry that an event belongs to; made when it is the first of its step."""
+        digest = event.digest if isinstance(event, VertexEvent) else event.vertex
+        found = self._by_digest.get(digest)
+        if found is None:
+            name, key = "", digest
+            if isinstance(event, VertexEvent):
+                name, key = event.name, event.progress_group or digest
+            found = self.entries.setdefault(key, Entry(key, name))
+            self._by_digest[digest] = found
+        if isinstance(event, VertexEvent) and not found.name:
+            found.name = event.name
+        return found
+
+
+def log_time(seconds: float) -> str:
+    """Seconds in front of a log line: five characters wide as long as that makes sense (PRG-03)."""
+    if seconds < 10:
+        return f"{seconds:.3f}"
+    return f"{seconds:.2f}" if seconds < 100 else f"{seconds:.1f}"

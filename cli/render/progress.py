@@ -1,0 +1,123 @@
+"""Progress of a build or transfer: takes events from any thread and feeds them to a renderer (row PRG-02).
+
+Events are queued and shown by one thread about ten times a second, so that workers never wait for a slow terminal
+as long as the queue is short.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Protocol, TextIO
+
+from builder.errors import UsageError
+from builder.solver.progress import Event
+from cli.settings import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MODES = ("auto", "plain", "tty", "quiet", "rawjson")
+_MOST_QUEUED = 20_000
+
+
+class Renderer(Protocol):
+    """Shows events; called by one thread at a time."""
+
+    def show(self, events: Iterable[Event], now_ns: int) -> None:
+        """Take events (perhaps none) and show what is due."""
+
+    def finish(self, now_ns: int) -> None:
+        """Show what is left."""
+
+
+class Progress:
+    """The ``on_event`` of a use case. Use with ``with``: the display ends when the block does, well or not."""
+
+    def __init__(self, renderer: Renderer | None, *, period_s: float = 0.1) -> None:
+        self._renderer = renderer
+        self._period_s = period_s
+        self._queue: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._broken = False
+
+    def __call__(self, event: Event) -> None:
+        if self._renderer is None:
+            return
+        self._queue.append(event)
+        if len(self._queue) > _MOST_QUEUED:
+            self._drain()
+
+    def __enter__(self) -> Progress:
+        if self._renderer is not None:
+            self._thread = threading.Thread(target=self._loop, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show all that is left and end the display; again does nothing."""
+        if self._thread is None or self._renderer is None:
+            return
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        self._drain()
+        if not self._broken:
+            with self._lock:
+                self._renderer.finish(time.time_ns())
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._period_s):
+            self._drain()
+
+    def _drain(self) -> None:
+        """Show what is queued. A display whose reader went away must not stop the build: it falls silent."""
+        assert self._renderer is not None
+        with self._lock:
+            events: list[Event] = []
+            while self._queue:
+                events.append(self._queue.popleft())
+            if self._broken:
+                return
+            try:
+                self._renderer.show(events, time.time_ns())
+            except (OSError, ValueError):
+                self._broken = True
+
+
+def make_progress(mode: str, settings: Settings, stream: TextIO) -> Progress:
+    """The progress display for ``--progress=mode``; raises UsageError on an unknown mode."""
+    if mode not in MODES:
+        raise UsageError(f"invalid progress mode {mode}", hint=f"known are {', '.join(MODES)}")
+    if mode == "auto":
+        mode = "tty" if stream.isatty() and not settings.dumb_terminal else "plain"
+    if mode == "tty" and not stream.isatty():
+        raise UsageError("--progress=tty needs a terminal on stderr", hint="use --progress=plain")
+    if mode == "rawjson":
+        from cli.render.rawjson import RawJsonRenderer
+
+        return Progress(RawJsonRenderer(stream))
+    if mode == "tty":
+        from cli.render.tty import TtyRenderer, palette
+
+        renderer = TtyRenderer(
+            stream,
+            colors=palette(settings.progress_colors) if settings.color else {},
+            log_lines=settings.tty_log_lines,
+            truncate=not settings.no_truncate,
+        )
+        return Progress(renderer, period_s=settings.tty_display_ms / 1000)
+    if mode == "quiet":
+        from cli.render.quiet import QuietRenderer
+
+        return Progress(QuietRenderer(stream))
+    from cli.render.plain import PlainRenderer
+
+    return Progress(PlainRenderer(stream))

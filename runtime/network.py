@@ -1,0 +1,521 @@
+"""Bridges, veth pairs and network namespaces: the door to pyroute2, which is imported only when a link is
+made.
+
+A container on the bridge has its own network namespace. Its monitor holds it by a file descriptor, so that
+the namespace, its end of the veth pair and with them the other end vanish with the monitor; nothing is left
+to clean. What is shared by every state directory of the machine lives in ``/run/pybuild/net/<bridge>``: the
+table of addresses (``runtime.ipam``), the rules in force, and the pool of ready namespaces for RUN steps::
+
+    bridge.json            subnet, gateway, tool that made the rules addresses.json  lock   who has which
+    address build/<n>              a network namespace, bind-mounted; build/<n>.lock is flocked by the build
+    that uses it
+
+A build asks ``acquire_build_network``; where no bridge can be made it gets the host's network and the
+reason (EXE-16). Functions that must enter a namespace do so in a thread of their own: the rest of the
+process never moves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runtime import ipam
+from runtime.errors import ContainerError, NotPermitted, PybuildError
+from runtime.spec import Network
+from runtime.state import NetworkState, ProcessRef, write_file
+
+if TYPE_CHECKING:
+    import ipaddress
+
+T = TypeVar("T")
+
+DEFAULT_BRIDGE = "pybuild0"
+DEFAULT_SUBNETS = ("172.29.0.0/16", "172.30.0.0/16", "10.129.0.0/16", "192.168.176.0/20")
+POOL_SIZE = 64
+POOL_KEEP = 4
+
+_CLASS_NET = Path("/sys/class/net")
+
+
+class NetworkFailed(ContainerError):
+    """A network link, address or route could not be made."""
+
+    code = "network-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeConfig:
+    """Which bridge; ``subnet`` empty = the first usable default. Everything has a working default."""
+
+    name: str = DEFAULT_BRIDGE
+    subnet: str = ""
+    directory: Path = Path("/run/pybuild/net")
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the state of this bridge is kept."""
+        return self.directory / self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """A bridge that is up: its address is the containers' gateway."""
+
+    name: str
+    subnet: str
+    gateway: str
+    tool: str
+
+    @property
+    def prefix_length(self) -> int:
+        """Bits of the network part."""
+        return int(self.subnet.partition("/")[2])
+
+
+def unavailable_reason() -> str | None:
+    """Why no bridge can be made here, cheaply; None when it is worth trying."""
+    if os.geteuid() != 0:
+        return "a bridge needs root"
+    try:
+        with open("/proc/self/status", "rb") as file:
+            effective = next(line for line in file if line.startswith(b"CapEff:"))
+    except (OSError, StopIteration):
+        return "cannot read the capabilities of this process"
+    mask = int(effective.split()[1], 16)
+    for number, name in ((12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")):
+        if not mask & 1 << number:
+            return f"a bridge needs {name}"
+    return None
+
+
+def ensure_bridge(config: BridgeConfig) -> Bridge:
+    """The bridge, made or repaired as needed, with address translation; raises NetworkFailed or
+    NotPermitted.
+    """
+    reason = unavailable_reason()
+    if reason is not None:
+        raise NotPermitted(reason, hint="use --network host or --network none", code="no-bridge")
+    with ipam.locked(config.state_dir):
+        return _ensure_bridge(config)
+
+
+def connect(config: BridgeConfig, netns: int, *, owner: ProcessRef, mac_address: str = "") -> NetworkState:
+    """Give the namespace behind the file descriptor ``netns`` an ``eth0`` on the bridge.
+
+    The address belongs to ``owner`` for as long as that process lives.
+    """
+    bridge = ensure_bridge(config)
+    with ipam.locked(config.state_dir):
+        address = ipam.allocate(config.state_dir, _network(bridge.subnet), owner)
+    return _attach(bridge, netns, address, mac_address)
+
+
+@dataclass(slots=True)
+class BuildNetwork:
+    """A network for RUN steps, one step at a time; a context manager that gives it back.
+
+    ``network`` goes into a ContainerSpec. ``reason`` says why it is the host's network when a sandbox was
+    wanted; ``isolated`` tells which resolv.conf fits.
+    """
+
+    network: Network
+    reason: str = ""
+    address: str = ""
+    _lock: int = -1
+    _release: Callable[[], None] | None = field(default=None, repr=False)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the host's loopback is out of reach."""
+        return self.network.mode != "host"
+
+    def release(self) -> None:
+        """Give the namespace back to the pool; safe to call twice."""
+        if self._release is not None:
+            self._release()
+            self._release = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> BuildNetwork:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire_build_network(config: BridgeConfig | None = None) -> BuildNetwork:
+    """A ready namespace on the bridge for a RUN step: a pooled one when there is, else a new one.
+
+    Never raises for want of a bridge: then it is the host's network, with the reason.
+    """
+    config = config or BridgeConfig()
+    reason = unavailable_reason()
+    if reason is not None:
+        return BuildNetwork(Network(mode="host"), reason=reason)
+    try:
+        return _pooled(config)
+    except (PybuildError, OSError) as error:
+        return BuildNetwork(Network(mode="host"), reason=str(error))
+
+
+def teardown(config: BridgeConfig) -> None:
+    """Remove the bridge, its rules and its pool; what containers still use it is the caller's concern."""
+    with ipam.locked(config.state_dir):
+        for path in _pool_files(config):
+            _drop_namespace(path)
+        known = _read_bridge(config)
+        if known is not None:
+            from runtime import netfilter
+
+            netfilter.remove(known.name, known.subnet)
+            (config.state_dir / "bridge.json").unlink(missing_ok=True)
+        if (_CLASS_NET / config.name).exists():
+            with _route() as ip:
+                ip.link("del", index=_index(config.name))
+        (config.state_dir / "addresses.json").unlink(missing_ok=True)
+
+
+# -- the bridge
+
+
+def _ensure_bridge(config: BridgeConfig) -> Bridge:
+    from runtime import netfilter
+
+    known = _read_bridge(config)
+    if known is not None and (_CLASS_NET / known.name).exists():
+        if netfilter.installed(known.name, known.subnet, known.tool):
+            netfilter.enable_forwarding()
+            return known
+        tool = netfilter.install(known.name, known.subnet)
+        return _write_bridge(
+            config, Bridge(name=known.name, subnet=known.subnet, gateway=known.gateway, tool=tool)
+        )
+    with _route() as ip:
+        subnet, gateway = _make_bridge(ip, config)
+    tool = netfilter.install(config.name, subnet)
+    return _write_bridge(config, Bridge(name=config.name, subnet=subnet, gateway=gateway, tool=tool))
+
+
+def _make_bridge(ip: Any, config: BridgeConfig) -> tuple[str, str]:
+    if (_CLASS_NET / config.name).exists():
+        found = _addresses(ip, _index(config.name))
+        if found:
+            import ipaddress
+
+            return str(ipaddress.IPv4Interface(found[0]).network), found[0].partition("/")[0]
+    else:
+        ip.link("add", ifname=config.name, kind="bridge")
+    network = _choose_subnet(ip, config)
+    gateway = str(network.network_address + 1)
+    index = _index(config.name)
+    ip.addr("add", index=index, address=gateway, prefixlen=network.prefixlen)
+    ip.link("set", index=index, state="up")
+    return str(network), gateway
+
+
+def _choose_subnet(ip: Any, config: BridgeConfig) -> ipaddress.IPv4Network:
+    """The configured network, or the first default that no route of the host overlaps."""
+    if config.subnet:
+        return _network(config.subnet)
+    routes = _routes(ip)
+    for candidate in DEFAULT_SUBNETS:
+        network = _network(candidate)
+        if not any(network.overlaps(route) for route in routes):
+            return network
+    raise NetworkFailed(
+        "every default network of the bridge overlaps a route of this host",
+        hint="set a subnet for the bridge in the configuration, or use --network host",
+    )
+
+
+def _read_bridge(config: BridgeConfig) -> Bridge | None:
+    try:
+        value = json.loads((config.state_dir / "bridge.json").read_bytes())
+        return Bridge(name=config.name, **value)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_bridge(config: BridgeConfig, bridge: Bridge) -> Bridge:
+    value = {"subnet": bridge.subnet, "gateway": bridge.gateway, "tool": bridge.tool}
+    write_file(config.state_dir, "bridge.json", json.dumps(value).encode())
+    return bridge
+
+
+# -- one namespace
+
+
+def _attach(bridge: Bridge, netns: int, address: str, mac_address: str) -> NetworkState:
+    """Make the veth pair, put one end into ``netns`` and configure both."""
+    mac = mac_address or ipam.mac_address(address)
+    outside = host_link_name(bridge.name, address)
+    with _route() as ip:
+        if (_CLASS_NET / outside).exists():
+            # Left by an owner that died a moment ago: its namespace is still being taken apart by the kernel.
+            ip.link("del", index=_index(outside))
+        peer = {"ifname": "eth0", "net_ns_fd": netns, "address": mac}
+        ip.link("add", ifname=outside, kind="veth", peer=peer)
+        ip.link("set", index=_index(outside), master=_index(bridge.name), state="up")
+    in_namespace(netns, lambda: _configure_inside(address, bridge))
+    return NetworkState(
+        mode="bridge",
+        ip_address=address,
+        prefix_length=bridge.prefix_length,
+        gateway=bridge.gateway,
+        mac_address=mac,
+        bridge=bridge.name,
+    )
+
+
+def _configure_inside(address: str, bridge: Bridge) -> None:
+    with _route() as ip:
+        lo = ip.link_lookup(ifname="lo")[0]
+        eth0 = ip.link_lookup(ifname="eth0")[0]
+        ip.link("set", index=lo, state="up")
+        ip.addr("add", index=eth0, address=address, prefixlen=bridge.prefix_length)
+        ip.link("set", index=eth0, state="up")
+        ip.route("add", dst="0.0.0.0/0", gateway=bridge.gateway)
+
+
+def host_link_name(bridge: str, address: str) -> str:
+    """The host's end of a veth pair: unique because the address is (at most 15 bytes)."""
+    import zlib
+
+    return f"pb{zlib.crc32(bridge.encode()) & 0xFFFF:04x}" + "".join(
+        f"{int(b):02x}" for b in address.split(".")
+    )
+
+
+def in_namespace(netns: int, action: Callable[[], T]) -> T:
+    """The result of ``action``, run in a new thread that has entered the network namespace."""
+    from runtime.syscalls.constants import CLONE_NEWNET
+    from runtime.syscalls.linux import LinuxKernel
+
+    def enter() -> T:
+        LinuxKernel().setns(netns, CLONE_NEWNET)
+        return action()
+
+    return _in_thread(enter)
+
+
+def new_namespace(use: Callable[[int], T]) -> T:
+    """The result of ``use`` with a descriptor of a new network namespace; it lives on only if something
+    holds it.
+    """
+    from runtime.syscalls.constants import CLONE_NEWNET
+    from runtime.syscalls.linux import LinuxKernel
+
+    def make() -> T:
+        LinuxKernel().unshare(CLONE_NEWNET)
+        fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return use(fd)
+        finally:
+            os.close(fd)
+
+    return _in_thread(make)
+
+
+def _in_thread(action: Callable[[], T]) -> T:
+    """Run ``action`` in a thread that ends with it: a thread that changed its namespace must serve nothing
+    else.
+    """
+    import threading
+
+    outcome: list[T] = []
+    problem: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            outcome.append(action())
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            problem.append(error)
+
+    thread = threading.Thread(target=body, name="network-namespace")
+    thread.start()
+    thread.join()
+    if problem:
+        raise problem[0]
+    return outcome[0]
+
+
+# -- the pool
+
+
+def _pooled(config: BridgeConfig) -> BuildNetwork:
+    pool = config.state_dir / "build"
+    pool.mkdir(mode=0o755, parents=True, exist_ok=True)
+    first_free: tuple[Path, int] | None = None
+    for number in range(POOL_SIZE):
+        path = pool / str(number)
+        lock = _try_lock(path.with_suffix(".lock"))
+        if lock is None:
+            continue
+        ready = _ready_address(config, path)
+        if ready:
+            if first_free is not None:
+                os.close(first_free[1])
+            return _lend(config, path, lock, ready)
+        if first_free is None:
+            first_free = (path, lock)
+        else:
+            os.close(lock)
+        if not path.exists() and number >= POOL_KEEP:
+            break
+    if first_free is None:
+        raise NetworkFailed(f"all {POOL_SIZE} build networks are in use")
+    path, lock = first_free
+    try:
+        return _lend(config, path, lock, _fill(config, path))
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def _lend(config: BridgeConfig, path: Path, lock: int, address: str) -> BuildNetwork:
+    keep = int(path.name) < POOL_KEEP
+    return BuildNetwork(
+        Network(mode="path", path=str(path)),
+        address=address,
+        _lock=lock,
+        _release=None if keep else lambda: _drop_namespace(path),
+    )
+
+
+def _fill(config: BridgeConfig, path: Path) -> str:
+    """Make the namespace of one pool entry; returns its address."""
+    from runtime.syscalls.constants import MS_BIND
+    from runtime.syscalls.linux import LinuxKernel
+
+    _drop_namespace(path)
+    bridge = ensure_bridge(config)
+    path.touch()
+
+    def keep(_: int) -> None:
+        LinuxKernel().mount("/proc/thread-self/ns/net", str(path), "", MS_BIND)
+
+    with ipam.locked(config.state_dir):
+        address = ipam.allocate(config.state_dir, _network(bridge.subnet), path)
+    try:
+        new_namespace(keep)
+        netns = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _attach(bridge, netns, address, "")
+        finally:
+            os.close(netns)
+    except BaseException:
+        _drop_namespace(path)
+        raise
+    write_file(path.parent, path.name + ".json", json.dumps({"address": address}).encode())
+    return address
+
+
+def _ready_address(config: BridgeConfig, path: Path) -> str:
+    """The address of a pool entry that is complete and still connected, else empty."""
+    try:
+        if os.stat(path).st_dev != os.stat("/proc/self/ns/net").st_dev:
+            return ""
+        address = json.loads((path.parent / f"{path.name}.json").read_bytes())["address"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    link = host_link_name(config.name, address)
+    return address if (_CLASS_NET / config.name / "brif" / link).exists() else ""
+
+
+def _drop_namespace(path: Path) -> None:
+    from runtime.syscalls.constants import MNT_DETACH
+    from runtime.syscalls.linux import LinuxKernel
+
+    (path.parent / f"{path.name}.json").unlink(missing_ok=True)
+    while True:
+        try:
+            LinuxKernel().umount(str(path), MNT_DETACH)
+        except OSError:
+            break
+    path.unlink(missing_ok=True)
+
+
+def _pool_files(config: BridgeConfig) -> list[Path]:
+    try:
+        return [p for p in (config.state_dir / "build").iterdir() if p.name.isdigit()]
+    except FileNotFoundError:
+        return []
+
+
+def _try_lock(path: Path) -> int | None:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+# -- pyroute2
+
+
+class _Route:
+    """An IPRoute socket whose errors are ours."""
+
+    def __enter__(self) -> Any:
+        from pyroute2 import IPRoute
+
+        self._socket = IPRoute()
+        return self._socket
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        if isinstance(value, NetlinkError):
+            raise NetworkFailed(f"the kernel refused a network change: {value}") from value
+
+
+def _route() -> _Route:
+    return _Route()
+
+
+def _index(name: str) -> int:
+    try:
+        return int((_CLASS_NET / name / "ifindex").read_text())
+    except (OSError, ValueError) as error:
+        raise NetworkFailed(f"no network link {name}") from error
+
+
+def _addresses(ip: Any, index: int) -> list[str]:
+    return [
+        f"{message.get_attr('IFA_ADDRESS')}/{message['prefixlen']}"
+        for message in ip.get_addr(family=2, index=index)
+    ]
+
+
+def _routes(ip: Any) -> list[ipaddress.IPv4Network]:
+    found = []
+    for message in ip.get_routes(family=2):
+        destination = message.get_attr("RTA_DST")
+        if destination:
+            found.append(_network(f"{destination}/{message['dst_len']}"))
+    return found
+
+
+def _network(text: str) -> ipaddress.IPv4Network:
+    import ipaddress
+
+    try:
+        return ipaddress.IPv4Network(text, strict=False)
+    except ValueError as error:
+        raise NetworkFailed(f"invalid subnet {text!r}", hint="write it as 172.29.0.0/16") from error

@@ -1,0 +1,325 @@
+"""The door to ctypes: thin typed wrappers of Linux system calls (see ``protocol.Kernel``).
+
+The container's first process runs this code between fork and exec, so nothing here imports more than ctypes, and
+every call goes through ``syscall(2)``: the C library may be older than the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from runtime.syscalls import constants as c
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+_MACHINE = os.uname().machine
+_LAST_UINT = 0xFFFFFFFF
+
+# name: (x86_64, aarch64); calls numbered 424 and later have one number on every machine
+_NUMBERS = {
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "clone": (56, 220),
+    "setns": (308, 268),
+    "unshare": (272, 97),
+    "sethostname": (170, 161),
+    "prctl": (157, 167),
+    "capset": (126, 91),
+    "seccomp": (317, 277),
+    "setgroups": (116, 159),
+    "setresgid": (119, 149),
+    "setresuid": (117, 147),
+    "ioctl": (16, 29),
+    "bpf": (321, 280),
+    "fstatfs": (138, 44),
+    "pidfd_send_signal": (424, 424),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "pidfd_open": (434, 434),
+    "clone3": (435, 435),
+    "close_range": (436, 436),
+    "openat2": (437, 437),
+    "mount_setattr": (442, 442),
+}
+_COLUMN = 1 if _MACHINE == "aarch64" else 0
+
+
+class CallError(OSError):
+    """A system call failed; ``call`` names it and ``filename`` is the path it was about."""
+
+    call: str = ""
+
+
+def failed(call: str, path: str, errno: int) -> CallError:
+    """The error of one system call."""
+    error = CallError(errno, os.strerror(errno), path or None)
+    error.call = call
+    return error
+
+
+def _bytes(text: str) -> ctypes.c_char_p:
+    return ctypes.c_char_p(os.fsencode(text))
+
+
+def _number(value: int) -> ctypes.c_ulong:
+    return ctypes.c_ulong(value)
+
+
+def _call(name: str, path: str, *args: object) -> int:
+    if _MACHINE not in {"x86_64", "aarch64"}:
+        raise failed(name, path, 38)
+    result: int = _syscall(ctypes.c_long(_NUMBERS[name][_COLUMN]), *args)
+    if result == -1:
+        raise failed(name, path, ctypes.get_errno())
+    return result
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012 - ctypes reads this attribute
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [  # noqa: RUF012 - ctypes reads this attribute
+        ("set", ctypes.c_uint64),
+        ("clear", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]  # noqa: RUF012
+
+
+class LinuxKernel:
+    """The running kernel."""
+
+    def mount(self, source: str, target: str, fstype: str, flags: int = 0, data: str = "") -> None:
+        """mount(2); ``data`` is limited to one page."""
+        _call(
+            "mount",
+            target,
+            _bytes(source),
+            _bytes(target),
+            _bytes(fstype) if fstype else None,
+            _number(flags),
+            _bytes(data) if data else None,
+        )
+
+    def umount(self, target: str, flags: int = 0) -> None:
+        """umount2(2)."""
+        _call("umount2", target, _bytes(target), _number(flags))
+
+    def pivot_root(self, new_root: str, put_old: str) -> None:
+        """pivot_root(2)."""
+        _call("pivot_root", new_root, _bytes(new_root), _bytes(put_old))
+
+    def open_tree(self, dir_fd: int, path: str, flags: int) -> int:
+        """open_tree(2)."""
+        return _call("open_tree", path, ctypes.c_int(dir_fd), _bytes(path), _number(flags))
+
+    def move_mount(self, from_fd: int, to_fd: int) -> None:
+        """Attach the detached mount ``from_fd`` to the file or directory that ``to_fd`` is open on."""
+        flags = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
+        _call(
+            "move_mount", "", ctypes.c_int(from_fd), _bytes(""), ctypes.c_int(to_fd), _bytes(""), _number(flags)
+        )
+
+    def mount_setattr(self, dir_fd: int, path: str, flags: int, set_attr: int, propagation: int = 0) -> None:
+        """mount_setattr(2)."""
+        attr = _MountAttr(set_attr, 0, propagation, 0)
+        _call(
+            "mount_setattr",
+            path,
+            ctypes.c_int(dir_fd),
+            _bytes(path),
+            _number(flags),
+            ctypes.byref(attr),
+            _number(ctypes.sizeof(attr)),
+        )
+
+    def openat2(self, dir_fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
+        """openat2(2); close-on-exec is always set."""
+        how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+        return _call(
+            "openat2",
+            path,
+            ctypes.c_int(dir_fd),
+            _bytes(path),
+            ctypes.byref(how),
+            _number(ctypes.sizeof(how)),
+        )
+
+    def fs_magic(self, fd: int) -> int:
+        """The type of the file system that ``fd`` is on (statfs ``f_type``)."""
+        buffer = ctypes.create_string_buffer(256)
+        _call("fstatfs", "", ctypes.c_int(fd), buffer)
+        return int.from_bytes(buffer.raw[:4], "little")
+
+    def setns(self, fd: int, kinds: int) -> None:
+        """setns(2) to the namespace, or with a pidfd the namespaces, behind ``fd``."""
+        _call("setns", "", ctypes.c_int(fd), ctypes.c_int(kinds))
+
+    def unshare(self, flags: int) -> None:
+        """unshare(2)."""
+        _call("unshare", "", _number(flags))
+
+    def sethostname(self, name: str) -> None:
+        """sethostname(2)."""
+        raw = os.fsencode(name)
+        _call("sethostname", name, ctypes.c_char_p(raw), _number(len(raw)))
+
+    def prctl(self, option: int, arg2: int = 0, arg3: int = 0) -> int:
+        """prctl(2)."""
+        return _call(
+            "prctl", "", ctypes.c_int(option), _number(arg2), _number(arg3), _number(0), _number(0)
+        )
+
+    def capset(self, effective: int, permitted: int, inheritable: int) -> None:
+        """capset(2), version 3: 64-bit sets of the calling thread."""
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        low, high = _LAST_UINT, 32
+        data = (ctypes.c_uint32 * 6)(
+            effective & low,
+            permitted & low,
+            inheritable & low,
+            effective >> high,
+            permitted >> high,
+            inheritable >> high,
+        )
+        _call("capset", "", ctypes.byref(header), ctypes.byref(data))
+
+    def seccomp(self, program: bytes, flags: int) -> None:
+        """Load a filter (an array of ``struct sock_filter``) for this process and its descendants."""
+        fprog = _SockFprog(len(program) // 8, program)
+        _call("seccomp", "", _number(c.SECCOMP_SET_MODE_FILTER), _number(flags), ctypes.byref(fprog))
+
+    def setgroups(self, groups: tuple[int, ...]) -> None:
+        """setgroups(2)."""
+        array = (ctypes.c_uint32 * max(len(groups), 1))(*groups)
+        _call("setgroups", "", _number(len(groups)), ctypes.byref(array))
+
+    def setgid(self, gid: int) -> None:
+        """setresgid(2) with one id for all three."""
+        _call("setresgid", str(gid), _number(gid), _number(gid), _number(gid))
+
+    def setuid(self, uid: int) -> None:
+        """setresuid(2) with one id for all three."""
+        _call("setresuid", str(uid), _number(uid), _number(uid), _number(uid))
+
+    def ioctl(self, fd: int, request: int, arg: int = 0) -> int:
+        """ioctl(2) with a number as argument."""
+        return _call("ioctl", "", ctypes.c_int(fd), _number(request), _number(arg))
+
+    def ioctl_bytes(self, fd: int, request: int, data: bytes) -> bytes:
+        """ioctl(2) with a buffer that the kernel reads and may change."""
+        buffer = ctypes.create_string_buffer(data, len(data))
+        _call("ioctl", "", ctypes.c_int(fd), _number(request), ctypes.byref(buffer))
+        return buffer.raw
+
+    def close_range(self, first: int, last: int, flags: int) -> None:
+        """close_range(2)."""
+        _call("close_range", "", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(flags))
+
+    def link_up(self, name: str) -> None:
+        """Bring a network interface of this network namespace up."""
+        import _socket  # the C half of socket: importing the rest costs more than the call
+
+        sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, 0)
+        try:
+            request = name.encode().ljust(16, b"\0")
+            reply = self.ioctl_bytes(sock.fileno(), c.SIOCGIFFLAGS, request + bytes(24))
+            flags = int.from_bytes(reply[16:18], "little") | c.IFF_UP
+            self.ioctl_bytes(sock.fileno(), c.SIOCSIFFLAGS, request + flags.to_bytes(2, "little") + bytes(22))
+        finally:
+            sock.close()
+
+
+KERNEL = LinuxKernel()
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of the process ``pid`` (close-on-exec is always set)."""
+    return _call("pidfd_open", str(pid), ctypes.c_int(pid), ctypes.c_uint(0))
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Send a signal to the process that ``pidfd`` names; one that has ended is not an error."""
+    try:
+        _call("pidfd_send_signal", "", ctypes.c_int(pidfd), ctypes.c_int(signal), None, ctypes.c_uint(0))
+    except ProcessLookupError:
+        pass
+
+
+def bpf(command: int, attr: bytes) -> int:
+    """bpf(2)."""
+    buffer = ctypes.create_string_buffer(attr, len(attr))
+    return _call("bpf", "", ctypes.c_int(command), ctypes.byref(buffer), ctypes.c_uint(len(attr)))
+
+
+def address_of(data: bytes) -> tuple[int, object]:
+    """The address of a copy of ``data`` and the object that keeps it alive."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    return ctypes.addressof(buffer), buffer
+
+
+def clone_process(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+    """fork() with namespace flags, and into a version 2 cgroup: (pid, pidfd); pid is 0 in the child.
+
+    Only for a process with one thread. The interpreter's own fork hooks run as they do for ``os.fork``. A kernel or
+    an outer seccomp filter without clone3 is served by clone, which cannot start in a cgroup (``cgroup_fd`` < 0
+    then, or OSError).
+    """
+    flags |= c.CLONE_PIDFD
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(
+        flags=flags | c.CLONE_CLEAR_SIGHAND | (c.CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=17,
+        cgroup=max(cgroup_fd, 0),
+    )
+    python = ctypes.pythonapi
+    python.PyOS_BeforeFork()
+    pid = _raw_clone("clone3", ctypes.byref(args), _number(ctypes.sizeof(args)))
+    if pid == -1 and ctypes.get_errno() in {1, 38} and cgroup_fd < 0:
+        pid = _raw_clone("clone", _number(flags | 17), None, ctypes.byref(pidfd), None, None)
+    errno = ctypes.get_errno()
+    if pid == 0:
+        python.PyOS_AfterFork_Child()
+        return 0, -1
+    python.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise failed("clone3", "", errno)
+    return pid, pidfd.value
+
+
+_held = ctypes.PyDLL(None, use_errno=True).syscall  # keeps the interpreter lock across the call
+_held.restype = ctypes.c_long
+
+
+def _raw_clone(name: str, *args: object) -> int:
+    result: int = _held(ctypes.c_long(_NUMBERS[name][_COLUMN]), *args)
+    return result

@@ -1,0 +1,92 @@
+"""What a monitor and its clients say to each other, over a unix stream socket.
+
+Every frame is one type byte, a 32-bit big-endian length, and that many bytes. A client opens a connection,
+sends one request and, for ``ATTACH`` and ``EXEC``, goes on with a stream in both directions::
+
+    client                                    monitor
+    START   {directory, attach?}   ──────►    (first connection only: the socket pair made by the starter)
+                                   ◄──────    NETWORK {netns}            only when the network needs the
+                                   starter
+    NETWORK {state}                ──────►
+    ATTACH  {stdin,stdout,stderr}  ──────►
+    EXEC    {args, env, ...}       ──────►
+    SIGNAL n  RESIZE rows cols  STOP {}  PAUSE  UNPAUSE  WAIT
+                                   ◄──────    OK {..} or FAIL {message, code, exit_status}
+    STDIN bytes ... STDIN_END      ──────►
+                                   ◄──────    STDOUT bytes, STDERR bytes
+                                   ◄──────    EXIT {code}
+    REMOVED                        ──────►    the starter has removed an auto-remove container itself
+
+``SIGNAL`` and ``RESIZE`` may also be sent on an attached connection; they then mean that process and get no
+answer. Payloads in braces are JSON objects. Unknown frames are answered by ``FAIL``.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+START: Final = b"g"
+NETWORK: Final = b"n"
+ATTACH: Final = b"a"
+EXEC: Final = b"x"
+SIGNAL: Final = b"s"
+RESIZE: Final = b"r"
+STOP: Final = b"q"
+PAUSE: Final = b"p"
+UNPAUSE: Final = b"u"
+WAIT: Final = b"w"
+STDIN: Final = b"i"
+STDIN_END: Final = b"e"
+REMOVED: Final = b"d"
+
+OK: Final = b"K"
+FAIL: Final = b"F"
+STDOUT: Final = b"O"
+STDERR: Final = b"E"
+EXIT: Final = b"X"
+
+HEADER_SIZE: Final = 5
+MAX_FRAME: Final = 4 << 20
+CHUNK: Final = 64 << 10
+
+_pack = struct.Struct(">cI").pack
+_unpack = struct.Struct(">cI").unpack_from
+SIZE = struct.Struct(">HH")
+NUMBER = struct.Struct(">I")
+
+
+class BrokenFrame(Exception):
+    """The peer sent something that is no frame; the connection is of no further use."""
+
+
+def frame(kind: bytes, payload: bytes = b"") -> bytes:
+    """The bytes of one frame."""
+    return _pack(kind, len(payload)) + payload
+
+
+class FrameReader:
+    """Turns what a socket delivers into frames; holds at most one unfinished frame."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """The frames that are complete with ``data``; raises BrokenFrame on an oversized one."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[tuple[bytes, bytes]] = []
+        at = 0
+        while len(buffer) - at >= HEADER_SIZE:
+            kind, length = _unpack(buffer, at)
+            if length > MAX_FRAME:
+                raise BrokenFrame(f"frame of {length} bytes")
+            end = at + HEADER_SIZE + length
+            if end > len(buffer):
+                break
+            frames.append((kind, bytes(buffer[at + HEADER_SIZE : end])))
+            at = end
+        del buffer[:at]
+        return frames
