@@ -15,6 +15,7 @@ from cli.units import csv_fields, csv_pairs, pair, size_bytes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.exporter.types import OutputSpec
+
     from builder.llb.ops import Ulimit
     from builder.solver.types import Secret, SshAgent
     from runtime.spec import Limits

@@ -1,8 +1,9 @@
 """The command line's grammar, with docker's habits (rows CLI-05, CLI-06, CLI-12 of the requirements).
 
-Short booleans may be joined (``-it``), a value may follow its flag as a word, after ``=`` or, for short flags,
-directly; booleans take ``=true``/``=false``; list flags repeat; ``--`` ends the flags; for commands that run
-something, the first word that is not a flag ends them too. The module imports nothing, since every start pays for it.
+Short booleans may be joined (``-it``), a value may follow its flag as a word, after ``=`` or, for short
+flags, directly; booleans take ``=true``/``=false``; list flags repeat; ``--`` ends the flags; for commands
+that run something, the first word that is not a flag ends them too. The module imports nothing, since every
+start pays for it.
 """
 
 from __future__ import annotations

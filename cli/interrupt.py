@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM while something long runs: the first asks it to stop, the second ends the process (ERR-02)."""
+"""Ctrl-C and SIGTERM while something long runs: the first asks it to stop, the second ends the process
+(ERR-02).
+"""
 
 from __future__ import annotations
 

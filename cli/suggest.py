@@ -6,14 +6,19 @@ from collections.abc import Iterable
 
 
 def distance(a: str, b: str, limit: int = 3) -> int:
-    """Edit distance of two words; ``limit`` when it is at least that."""
+    """Edits between two words (a swap of neighbours is one); ``limit`` when it is at least that."""
     if abs(len(a) - len(b)) >= limit:
         return limit
+    before: list[int] = []
     row = list(range(len(b) + 1))
     for i, left in enumerate(a, 1):
-        previous, row[0] = row[0], i
+        above, row, older = row, [i], before
         for j, right in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (left != right))
+            best = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (left != right))
+            if i > 1 and j > 1 and left == b[j - 2] and a[i - 2] == right:
+                best = min(best, older[j - 2] + 1)
+            row.append(best)
+        before = above
     return min(row[-1], limit)
 
 

@@ -150,7 +150,7 @@ def _parse_rfc3339(text: str) -> int:
     if dot:
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         stem += rest[len(digits) :]
-    found = datetime.fromisoformat(stem.replace("Z", "+00:00"))
+    found = datetime.fromisoformat(stem)
     if found.tzinfo is None:
         found = found.astimezone()
     return int(found.timestamp()) * 1_000_000_000 + int((digits + "000000000")[:9])

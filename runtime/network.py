@@ -1,14 +1,14 @@
-"""Bridges, veth pairs and network namespaces: the door to pyroute2, which is imported only when a link is
-made.
+"""Bridges, veth pairs, network namespaces: the door to pyroute2, imported only when a link is made.
 
 A container on the bridge has its own network namespace. Its monitor holds it by a file descriptor, so that
 the namespace, its end of the veth pair and with them the other end vanish with the monitor; nothing is left
 to clean. What is shared by every state directory of the machine lives in ``/run/pybuild/net/<bridge>``: the
 table of addresses (``runtime.ipam``), the rules in force, and the pool of ready namespaces for RUN steps::
 
-    bridge.json            subnet, gateway, tool that made the rules addresses.json  lock   who has which
-    address build/<n>              a network namespace, bind-mounted; build/<n>.lock is flocked by the build
-    that uses it
+    bridge.json            subnet, gateway, tool that made the rules
+    addresses.json  lock   who has which address
+    build/<n>              a network namespace, bind-mounted
+    build/<n>.lock         flocked by the build that uses it
 
 A build asks ``acquire_build_network``; where no bridge can be made it gets the host's network and the
 reason (EXE-16). Functions that must enter a namespace do so in a thread of their own: the rest of the
@@ -264,8 +264,9 @@ def _attach(bridge: Bridge, netns: int, address: str, mac_address: str) -> Netwo
         if (_CLASS_NET / outside).exists():
             # Left by an owner that died a moment ago: its namespace is still being taken apart by the kernel.
             ip.link("del", index=_index(outside))
-        peer = {"ifname": "eth0", "net_ns_fd": netns, "address": mac}
-        ip.link("add", ifname=outside, kind="veth", peer=peer)
+        mtu = _uplink_mtu()
+        peer = {"ifname": "eth0", "net_ns_fd": netns, "address": mac, "mtu": mtu}
+        ip.link("add", ifname=outside, kind="veth", mtu=mtu, peer=peer)
         ip.link("set", index=_index(outside), master=_index(bridge.name), state="up")
     in_namespace(netns, lambda: _configure_inside(address, bridge))
     return NetworkState(
@@ -295,6 +296,17 @@ def host_link_name(bridge: str, address: str) -> str:
     return f"pb{zlib.crc32(bridge.encode()) & 0xFFFF:04x}" + "".join(
         f"{int(b):02x}" for b in address.split(".")
     )
+
+
+def _uplink_mtu() -> int:
+    """The packet size of the host's default route, so that what containers send fits without fragments."""
+    try:
+        with open("/proc/net/route") as file:
+            rows = [line.split() for line in file.readlines()[1:]]
+        link = next(row[0] for row in rows if row[1] == "00000000" and row[7] == "00000000")
+        return max(1280, min(1500, int((_CLASS_NET / link / "mtu").read_text())))
+    except (OSError, ValueError, StopIteration, IndexError):
+        return 1500
 
 
 def in_namespace(netns: int, action: Callable[[], T]) -> T:
@@ -366,7 +378,7 @@ def _pooled(config: BridgeConfig) -> BuildNetwork:
         if ready:
             if first_free is not None:
                 os.close(first_free[1])
-            return _lend(config, path, lock, ready)
+            return _lend(path, lock, ready)
         if first_free is None:
             first_free = (path, lock)
         else:
@@ -377,13 +389,13 @@ def _pooled(config: BridgeConfig) -> BuildNetwork:
         raise NetworkFailed(f"all {POOL_SIZE} build networks are in use")
     path, lock = first_free
     try:
-        return _lend(config, path, lock, _fill(config, path))
+        return _lend(path, lock, _fill(config, path))
     except BaseException:
         os.close(lock)
         raise
 
 
-def _lend(config: BridgeConfig, path: Path, lock: int, address: str) -> BuildNetwork:
+def _lend(path: Path, lock: int, address: str) -> BuildNetwork:
     keep = int(path.name) < POOL_KEEP
     return BuildNetwork(
         Network(mode="path", path=str(path)),

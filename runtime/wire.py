@@ -5,14 +5,14 @@ sends one request and, for ``ATTACH`` and ``EXEC``, goes on with a stream in bot
 
     client                                    monitor
     START   {directory, attach?}   ──────►    (first connection only: the socket pair made by the starter)
-                                   ◄──────    NETWORK {netns}            only when the network needs the
-                                   starter
+                                   ◄──────    NETWORK {pid, fd}   only when the starter has to make links
     NETWORK {state}                ──────►
     ATTACH  {stdin,stdout,stderr}  ──────►
     EXEC    {args, env, ...}       ──────►
-    SIGNAL n  RESIZE rows cols  STOP {}  PAUSE  UNPAUSE  WAIT
+    SIGNAL n  STOP {}  PAUSE  UNPAUSE  WAIT
                                    ◄──────    OK {..} or FAIL {message, code, exit_status}
     STDIN bytes ... STDIN_END      ──────►
+    RESIZE rows columns            ──────►
                                    ◄──────    STDOUT bytes, STDERR bytes
                                    ◄──────    EXIT {code}
     REMOVED                        ──────►    the starter has removed an auto-remove container itself

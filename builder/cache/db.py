@@ -62,6 +62,11 @@ class Database:
         """Every row."""
         return self._read(lambda c: c.execute(sql, args).fetchall())
 
+    @property
+    def in_write(self) -> bool:
+        """Whether this thread is inside ``write()``."""
+        return self._local.connection is not None
+
     def write(self) -> Transaction:
         """``with db.write() as tx: tx.execute(...)``: all or nothing.
 

@@ -1,9 +1,11 @@
 """Cache keys: the names of results across builds, and the parts they are made of.
 
-A key is the digest of a step's own operation (``op_digest``) and of what its inputs are: the key of the step that
-made them or, where only content counts (a build context), the digest of the content that the step selects. Nothing
-else enters: no time, host path, inode or machine. ``KEY_VERSION`` is part of every key; raise it when the meaning
-of any part changes. The rows are CKY-01…15; pure, and the only maker of key bytes.
+A key is the digest of a step's own operation (``op_digest``) and of what its inputs are: the key of the step
+that made them or, where only content counts (a build context), the digest of the content that the step
+selects.
+Nothing else enters: no time, host path, inode or machine. ``KEY_VERSION`` is part of every key; raise it when
+the
+meaning of any part changes. The rows are CKY-01…15; pure, and the only maker of key bytes.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ KEY_VERSION = 1
 class InputPart:
     """What one input contributes to a key.
 
-    ``key`` is the input's own cache key, empty when ``content`` stands in for it. ``selector`` says which part of
-    the input counts, as text.
+    ``key`` is the input's own cache key, empty when ``content`` stands in for it. ``selector`` says which
+    part of the input counts, as text.
     """
 
     key: str = ""
@@ -58,7 +60,8 @@ def op_digest(op: Op, platform: Platform | None) -> tuple[str, dict[str, Any]]:
 
 def step_key(op: str, inputs: tuple[InputPart, ...], output: int = 0) -> str:
     """The key of one result of a step."""
-    body = {"version": KEY_VERSION, "step": op, "inputs": [part.to_json() for part in inputs], "output": output}
+    parts = [part.to_json() for part in inputs]
+    body = {"version": KEY_VERSION, "step": op, "inputs": parts, "output": output}
     return str(Digest.of(canonical_json(body)))
 
 
@@ -68,7 +71,7 @@ def source_key(kind: str, identity: str) -> str:
 
 
 def _exec_body(op: ExecOp) -> dict[str, Any]:
-    """Leaves out what must not decide: proxy values, extra-host addresses, limits, input positions' selectors."""
+    """Leaves out what must not decide: proxy values, extra-host addresses, limits, selectors."""
     meta = replace(
         op.meta,
         proxy_env=(),
@@ -82,12 +85,14 @@ def _exec_body(op: ExecOp) -> dict[str, Any]:
 def _keyed_mount(mount: Mount) -> Mount:
     if mount.type == "cache":
         plain = mount.sharing == "shared" and mount.id.rstrip("/").endswith(mount.dest.rstrip("/"))
-        return replace(mount, selector="", id="" if plain else mount.id, sharing="shared" if plain else mount.sharing)
+        if plain:
+            return replace(mount, selector="", id="", sharing="shared")
+        return replace(mount, selector="")
     return replace(mount, selector="")
 
 
 def _file_body(op: FileOp) -> dict[str, Any]:
-    """Copies name their source by its last element, so that moving it to another parent is not a miss (CKY-06)."""
+    """Copies name their source by its last element: moving it to another parent is not a miss (CKY-06)."""
     actions = []
     for item in op.actions:
         action = item.action

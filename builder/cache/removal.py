@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -10,6 +11,7 @@ from builder.cache.staging import token
 from builder.errors import StoreError
 
 _MAX_DEPTH = 64
+_MAX_PASSES = 10_000
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -30,8 +32,10 @@ def remove_tree(path: str) -> None:
                 hint=f"unmount it: umount {mounted}",
                 code="store-mounted",
             )
-        while not _remove_dir(path):
-            pass
+        for _ in range(_MAX_PASSES):
+            if _remove_dir(path):
+                return
+        raise StoreError(f"not removed: {path} keeps being filled", hint="a process still works in it")
 
 
 def discard_path(path: str, tmp: str) -> None:
@@ -58,9 +62,7 @@ def _remove_dir(path: str) -> bool:
         complete = _empty(top)
     finally:
         os.close(top)
-    if complete:
-        _rmdir(path, None)
-    return complete
+    return complete and _rmdir(path, None)
 
 
 def _empty(top: int) -> bool:
@@ -84,7 +86,7 @@ def _empty(top: int) -> bool:
             stack.pop()
             if stack:
                 os.close(fd)
-                _rmdir(name, stack[-1][0])
+                complete = _rmdir(name, stack[-1][0]) and complete
     finally:
         for fd, _, _ in stack[1:]:
             os.close(fd)
@@ -127,11 +129,17 @@ def _unlink(name: str, parent: int | None) -> None:
         pass
 
 
-def _rmdir(name: str, parent: int | None) -> None:
+def _rmdir(name: str, parent: int | None) -> bool:
+    """False when something is in it again: somebody else removes the same tree and moved a deep part up."""
     try:
         os.rmdir(name, dir_fd=parent)
     except FileNotFoundError:
-        pass
+        return True
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            return False
+        raise
+    return True
 
 
 def _is_real_dir(path: str) -> bool:

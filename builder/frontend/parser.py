@@ -116,8 +116,15 @@ def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
     except UnexpectedInput as error:
         line = found.lines[min(max(error.line, 1), len(found.lines)) - 1]
         raise _translate(source, line) from error
-    children: list[Tree[Token]] = tree.children  # type: ignore[assignment]
-    return tuple(_node(child, line, line.text, swap) for child, line in zip(children, found.lines, strict=True))
+    children: list[Any] = tree.children
+    nodes: list[Node] = []
+    for child, line in zip(children, found.lines, strict=True):
+        try:
+            nodes.append(_node(child, line, line.text, swap))
+        except SyntaxProblem as problem:
+            problem.source, problem.spans = source, (source.span(line.first, line.last),)
+            raise
+    return tuple(nodes)
 
 
 def _translate(source: SourceFile, line: LogicalLine) -> SyntaxProblem:
@@ -142,7 +149,7 @@ def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
     typed = str(tokens[0])
     for token in tokens[1:]:
         if not isinstance(token, str):
-            offset = _trigger_offset(text, len(flags))
+            offset = token.children[0].start_pos - tokens[0].start_pos
             child = _node(token, line, text[offset:], swap)
             continue
         value = token.translate(_SWAP) if swap else str(token)
@@ -177,14 +184,6 @@ def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
         line.heredocs,
         child,
     )
-
-
-def _trigger_offset(text: str, flags: int) -> int:
-    """Where the trigger's own text starts in ``ONBUILD [flags] RUN …``."""
-    offset = 0
-    for _ in range(1 + flags):
-        offset += len(text[offset:]) - len(text[offset:].split(None, 1)[-1])
-    return offset
 
 
 def _json_or(text: str, rule: str, line: LogicalLine) -> tuple[str, list[str]]:

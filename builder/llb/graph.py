@@ -34,7 +34,7 @@ def critical_path(definition: Definition) -> tuple[str, ...]:
 
 
 def to_dot(definition: Definition) -> str:
-    """The graph in DOT: shapes by kind of op, edges from input to user labelled with where they are mounted (OPJ-02)."""
+    """The graph in DOT: shapes by kind of op, edges labelled with where they are mounted (OPJ-02)."""
     graph = to_networkx(definition)
     lines = ["digraph {"]
     for digest, data in graph.nodes(data=True):

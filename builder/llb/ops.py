@@ -1,7 +1,7 @@
 """The operations of a build graph: BuildKit's LLB model as values (build-engine rows OPM-01…11).
 
-An op holds no host path, no time and no random id, so equal steps are equal values everywhere. Inputs are not part
-of an op: a vertex (``llb.definition``) holds them, and an op names them by their position.
+An op holds no host path, no time and no random id, so equal steps are equal values everywhere. Inputs are not
+part of an op: a vertex (``llb.definition``) holds them, and an op names them by their position.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class ExecOp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserOpt:
-    """A user or group: by number, or by name looked up in the tree of ``input`` (a position in the action list)."""
+    """A user or group: by number, or by name looked up in the tree of ``input`` (an action position)."""
 
     name: str = ""
     id: int = 0
@@ -191,7 +191,10 @@ Action = Copy | MkFile | MkDir | Rm | Symlink
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileAction:
-    """One action. Positions below the op's input count name inputs; input count + i names action i's result."""
+    """One action. Positions below the op's input count name inputs.
+
+    Input count + i names action i's result.
+    """
 
     action: Action
     input: int = EMPTY

@@ -34,15 +34,19 @@ _NESTED: dict[tuple[str, str], type[Any]] = {
 def dump_json(definition: Definition) -> Iterator[str]:
     """One JSON object per vertex (inputs first), then one naming the head."""
     for vertex in definition.vertices:
-        yield json.dumps({
-            "Op": {
-                "inputs": [{"digest": str(edge.digest), "index": edge.index} for edge in vertex.inputs],
-                **encode_op(vertex.op),
-                **({"platform": str(vertex.platform)} if vertex.platform else {}),
-            },
-            "Digest": str(vertex.digest),
-            "OpMetadata": {"description": {"llb.customname": vertex.meta.name}} if vertex.meta.name else {},
-        })
+        yield json.dumps(
+            {
+                "Op": {
+                    "inputs": [{"digest": str(edge.digest), "index": edge.index} for edge in vertex.inputs],
+                    **encode_op(vertex.op),
+                    **({"platform": str(vertex.platform)} if vertex.platform else {}),
+                },
+                "Digest": str(vertex.digest),
+                "OpMetadata": {"description": {"llb.customname": vertex.meta.name}}
+                if vertex.meta.name
+                else {},
+            }
+        )
     if definition.head is not None:
         yield json.dumps({"Head": {"digest": str(definition.head.digest), "index": definition.head.index}})
 
@@ -69,7 +73,9 @@ def _vertex(item: dict[str, Any]) -> Vertex:
     platform = Platform.parse(body.pop("platform")) if "platform" in body else None
     ((kind, value),) = body.items()
     name = item.get("OpMetadata", {}).get("description", {}).get("llb.customname", "")
-    vertex = Vertex(op=_build(_OPS[kind], value), inputs=inputs, platform=platform, meta=VertexMeta(name=name))
+    vertex = Vertex(
+        op=_build(_OPS[kind], value), inputs=inputs, platform=platform, meta=VertexMeta(name=name)
+    )
     if str(vertex.digest) != item["Digest"]:
         raise GraphError(f"vertex {item['Digest']} has the digest {vertex.digest}")
     return vertex
@@ -98,7 +104,9 @@ def _decode(owner: str, name: str, item: Any) -> Any:
         return _build(_ACTIONS[kind], value)
     nested = _NESTED.get((owner, name))
     if nested is not None and is_dataclass(nested):
-        return tuple(_build(nested, part) for part in item) if isinstance(item, list) else _build(nested, item)
+        return (
+            tuple(_build(nested, part) for part in item) if isinstance(item, list) else _build(nested, item)
+        )
     if isinstance(item, dict) and set(item) == {"hex"}:
         return bytes.fromhex(item["hex"])
     if isinstance(item, list):

@@ -44,8 +44,9 @@ class History:
 class ImageConfig:
     """What an image says about how to run it, how it was made and which layers it has.
 
-    ``entrypoint``/``cmd``/``shell`` are None when unset, which differs from empty. ``extra`` keeps top-level keys,
-    and ``config_extra`` keys of the ``config`` object, that we do not know: pairs of key and parsed JSON as
+    ``entrypoint``/``cmd``/``shell`` are None when unset, which differs from empty. ``extra`` keeps top-level
+    keys, and ``config_extra`` keys of the ``config`` object, that we do not know: pairs of key and parsed
+    JSON as
     canonical text.
     """
 

@@ -1,4 +1,4 @@
-"""Content digests: ``algorithm:hex``, checked at the type boundary (OCI image-spec, descriptor.md, Digests)."""
+"""Content digests: ``algorithm:hex``, checked at the type boundary (OCI image-spec, descriptor.md)."""
 
 from __future__ import annotations
 

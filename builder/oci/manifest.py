@@ -18,7 +18,7 @@ from builder.oci.descriptor import (
 )
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
-"""Larger manifests and indexes are refused (OCI distribution-spec: registries should accept at least 4 MiB)."""
+"""Larger manifests and indexes are refused (OCI distribution-spec: registries take at least 4 MiB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,8 @@ class Index:
 def parse_document(data: bytes, media_type: str = "") -> Manifest | Index:
     """Read a manifest or index; raises InvalidValue.
 
-    ``media_type`` is what the carrier said (descriptor or Content-Type); a document that says otherwise, or that is
-    valid as both kinds, is refused (the ambiguity of CVE-2021-41190).
+    ``media_type`` is what the carrier said (descriptor or Content-Type); a document that says otherwise, or
+    that is valid as both kinds, is refused (the ambiguity of CVE-2021-41190).
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         raise InvalidValue(f"manifest of {len(data)} bytes is larger than the limit of {MAX_DOCUMENT_BYTES}")

@@ -69,7 +69,10 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Read ``linux/arm64/v8``, ``arm64`` or ``linux``; the missing part is the host's. Raises InvalidValue."""
+        """Read ``linux/arm64/v8``, ``arm64`` or ``linux``; the missing part is the host's.
+
+        Raises InvalidValue.
+        """
         parts = text.strip().lower().split("/")
         if not text.strip() or len(parts) > 3 or not all(_plain(part) for part in parts):
             raise InvalidValue(

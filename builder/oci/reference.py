@@ -21,7 +21,7 @@ _HOST = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A normalised image name: the registry and, on the default one, the ``library/`` prefix are filled in."""
+    """A normalised image name: the registry, and on the default one ``library/``, are filled in."""
 
     registry: str
     repository: str

@@ -193,7 +193,7 @@ def _entry(key: str, value: Any) -> Credentials:
     encoded = value.get("auth") or ""
     if encoded:
         try:
-            text = base64.b64decode(encoded, validate=False).decode("utf-8")
+            text = base64.b64decode(encoded, validate=True).decode("utf-8")
         except (binascii.Error, UnicodeDecodeError, TypeError, ValueError) as error:
             raise InvalidValue(f"config.json: auth of {key[:100]!r} is not valid base64 text") from error
         username, _, password = text.partition(":")

@@ -100,18 +100,15 @@ class RegistryClient:
         follow: bool = True,
     ) -> Response:
         """One request with authentication, no repetition; other statuses than ``ok`` raise RegistryError."""
-        own = (
-            urlsplit(url).netloc == place.host
-        )  # an upload or a next page may point elsewhere: no credentials there
+        # An upload, a next page or a redirect may point elsewhere: nothing secret goes there.
+        own = urlsplit(url).netloc == place.host
         headers = (*(self.config.docker.http_headers if own else ()), *headers)
         authorization = self._auth.known(url, scopes) if own else ""
         attempt = 0
         while True:
             attempt += 1
             response = self._open(method, place, url, headers, authorization, body, follow=follow)
-            answerable = (
-                own and urlsplit(response.url).netloc == place.host
-            )  # not after a redirect to another host
+            answerable = own and urlsplit(response.url).netloc == place.host
             if response.status != 401 or not answerable or attempt == 3:
                 break
             challenge = response.header("WWW-Authenticate")
@@ -205,7 +202,7 @@ class RegistryClient:
             digest = _digest_as(ref.digest, data)
             if digest != ref.digest:
                 raise DigestMismatch(f"{ref}: registry sent a document with digest {digest}")
-        if "prettyjws" in kind or (kind.endswith("v1+json") and "manifest.v1" in kind):
+        if "docker.distribution.manifest.v1" in kind:
             raise InvalidValue(f"{ref}: schema 1 manifest", hint=_NOT_ACCEPTED)
         try:
             document = parse_document(data, kind if "json" in kind and kind != "application/json" else "")

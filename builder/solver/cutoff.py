@@ -1,8 +1,9 @@
 """Early cut-off: a step whose inputs were made anew, but with the same content, needs not run again.
 
-Records of the same operation are compared input by input: equal keys, the same snapshot, or trees whose selected
-parts have the same content digest (times left out). Content digests are made only when such a record exists, and
-kept per snapshot, so a first build pays nothing.
+Records of the same operation are compared input by input: equal keys, the same snapshot, or trees whose
+selected parts have the same content digest (times left out). Content digests are made only when such a record
+exists,
+and kept per snapshot, so a first build pays nothing.
 """
 
 from __future__ import annotations
@@ -49,19 +50,27 @@ def _same_input(
         return False
     if _is_whole(node, position):
         return tree_digest(store, before) == tree_digest(store, snapshot)
-    return _selection_digest(node, position, before, store) == _selection_digest(node, position, snapshot, store)
+    return _selection_digest(node, position, before, store) == _selection_digest(
+        node, position, snapshot, store
+    )
 
 
 def _is_whole(node: Node, position: int) -> bool:
     """Whether the step sees the whole input: as its root, or as the base of a file operation."""
     if isinstance(node.vertex.op, FileOp):
-        return any(item.input == position for item in node.vertex.op.actions) or not copies_of(node.vertex, position)
+        return any(item.input == position for item in node.vertex.op.actions) or not copies_of(
+            node.vertex, position
+        )
     return not selected_paths(node.vertex, position)
 
 
 def _selection_digest(node: Node, position: int, snapshot: str, store: Store) -> str:
     copies = copies_of(node.vertex, position)
-    name = str(Digest.of(canonical_json([[c.src, list(c.include_patterns), list(c.exclude_patterns)] for c in copies])))
+    name = str(
+        Digest.of(
+            canonical_json([[c.src, list(c.include_patterns), list(c.exclude_patterns)] for c in copies])
+        )
+    )
     memo = f"{snapshot}:{name}"
     known = store.doc("content", memo)
     if known is not None:
@@ -75,7 +84,7 @@ def _selection_digest(node: Node, position: int, snapshot: str, store: Store) ->
 
 
 def tree_digest(store: Store, snapshot: str) -> str:
-    """Content digest of a snapshot as a chain of differences down to an image layer, whose chain id counts."""
+    """Content digest of a snapshot as a chain of differences down to an image layer's chain id."""
     digest = ""
     for info in reversed(store.snapshots.chain(snapshot)):
         known = store.snapshots.content_digest(info.id)

@@ -77,7 +77,9 @@ class Driver:
             raise Cancelled("build cancelled")
 
     def _start(self, name: str, node: Node) -> None:
-        thread = threading.Thread(target=self._work, args=(name, node), name=f"step-{node.vertex.digest.hex[:8]}")
+        thread = threading.Thread(
+            target=self._work, args=(name, node), name=f"step-{node.vertex.digest.hex[:8]}"
+        )
         self._threads[name] = thread
         thread.start()
 
@@ -102,7 +104,7 @@ class Driver:
         self._queue.put((name, error))
 
     def _realise(self, node: Node) -> None:
-        """Give the node's result: from a record that another process has just made, or by running the step."""
+        """Give the node's result: from a record another process has just made, or by running the step."""
         env, vertex = self._env, node.vertex
         env.cancel.check()
         if isinstance(vertex.op, SourceOp):
@@ -173,8 +175,10 @@ class Driver:
             self._env.on_snapshot(node.vertex, result.outputs[0])
 
     def _step_lock(self, node: Node) -> AbstractContextManager[None]:
-        """Between processes, one runs a step and the others take its result; a step that may not use the cache
-        does not wait."""
+        """Between processes, one runs a step and the others take its result.
+
+        A step that may not use the cache does not wait.
+        """
         if node.vertex.meta.ignore_cache or isinstance(node.vertex.op, SourceOp):
             return nullcontext()
         return self._env.store.lock(

@@ -1,4 +1,4 @@
-"""What a solve needs from outside, as protocols: sources, processes and networks are made elsewhere and handed in."""
+"""What a solve needs from outside, as protocols: sources, processes and networks are handed in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Sources(Protocol):
         """The cache key of a source that is not local; resolves names to immutable identities."""
         ...
 
-    def fetch(self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel) -> str | None:
+    def fetch(
+        self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
+    ) -> str | None:
         """The committed snapshot of a source that is not local; None = empty."""
         ...
 

@@ -1,7 +1,7 @@
 """Before anything runs: the cache key of every step, and which results are there already.
 
-Keys depend only on operations, on immutable source identities and on selected context content, never on running
-a step, so all of them are known first. A step whose record exists needs none of its inputs.
+Keys depend only on operations, on immutable source identities and on selected context content, never on
+running a step, so all of them are known first. A step whose record exists needs none of its inputs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ Nodes = dict[Digest, Node]
 
 
 def plan(definition: Definition, env: SolveEnv) -> Nodes:
-    """Key and probe every vertex, inputs first. Raises what a source raises, with the step's name and lines."""
+    """Key and probe every vertex, inputs first.
+
+    Raises what a source raises, with the step's name and lines.
+    """
     nodes: Nodes = {}
     for vertex in definition.vertices:
         env.cancel.check()
@@ -159,8 +162,8 @@ def record_parts(node: Node, inputs: Mapping[int, str | None]) -> dict[str, Any]
     return {
         **node.parts,
         "inputs": [
-            {**part.to_json(), "snapshot": inputs.get(position) or ""} for position, part in enumerate(node.inputs)
+            {**part.to_json(), "snapshot": inputs.get(position) or ""}
+            for position, part in enumerate(node.inputs)
         ],
         "command": node.vertex.meta.command or node.vertex.name,
     }
-

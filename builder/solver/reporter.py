@@ -86,7 +86,9 @@ class Reporter:
             text = bytes(self._tail).decode("utf-8", "replace")
         return tuple(text.splitlines()[-lines:])
 
-    def _send(self, *, completed: bool = False, cached: bool = False, error: str = "", cancelled: bool = False) -> None:
+    def _send(
+        self, *, completed: bool = False, cached: bool = False, error: str = "", cancelled: bool = False
+    ) -> None:
         self._emit(
             VertexEvent(
                 digest=self._digest,

@@ -1,7 +1,7 @@
-"""Which step may run now: a pure state machine. It is told one event at a time and answers with what to start.
+"""Which step may run now: a pure state machine. It is told one event at a time and answers what to start.
 
-One thread calls it; it has no lock, clock or I/O. A step may run once all its inputs are there; steps with the
-longest way to the end go first; a named resource bounds how many of a kind run at once.
+One thread calls it; it has no lock, clock or I/O. A step may run once all its inputs are there; steps with
+the longest way to the end go first; a named resource bounds how many of a kind run at once.
 """
 
 from __future__ import annotations
@@ -129,7 +129,10 @@ class Scheduler:
         return started
 
     def _depths(self) -> dict[str, int]:
-        """Length of the longest way from each task to one that nobody waits for; raises GraphError on a cycle."""
+        """Length of the longest way from each task to one that nobody waits for.
+
+        Raises GraphError on a cycle.
+        """
         depth: dict[str, int] = {}
         waiting = {task: len(users) for task, users in self._users.items()}
         front = [task for task, count in waiting.items() if count == 0]

@@ -22,7 +22,10 @@ class Solved:
 
 
 def solve(definition: Definition, env: SolveEnv) -> Solved:
-    """Realise the head of ``definition``; everything already there is used, the rest runs. Raises SolveError."""
+    """Realise the head of ``definition``; everything already there is used, the rest runs.
+
+    Raises SolveError.
+    """
     nodes = plan(definition, env)
     wanted = needed(definition, nodes)
     results: dict[Digest, Result] = {}

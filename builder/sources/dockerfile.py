@@ -1,8 +1,8 @@
 """Finding the Dockerfile and its ignore file (CTX-01, IGN-01, BLD-21, BLD-22, CVE-2022-4122).
 
-Inside a context both are read as the build reads files: a link is followed inside the context only, so a context
-made by somebody else cannot disclose a file of this machine. A Dockerfile outside of the context is the user's
-own path and is opened as given.
+Inside a context both are read as the build reads files: a link is followed inside the context only, so a
+context made by somebody else cannot disclose a file of this machine. A Dockerfile outside of the context is
+the user's own path and is opened as given.
 """
 
 from __future__ import annotations

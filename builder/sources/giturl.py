@@ -1,8 +1,8 @@
 """The grammar of git references in build contexts and ADD (GIT-01…04), and which of them are refused.
 
-Accepted transports are git, http, https and ssh, nothing else: ``ext::`` and other remote helpers run commands,
-and ``file://`` or a plain path would let a Dockerfile read repositories of the machine. Nothing that could be
-taken for an option ever reaches the git command (CVE-2019-13139, GHSA-hw3h-2gp9-cxpv).
+Accepted transports are git, http, https and ssh, nothing else: ``ext::`` and other remote helpers run
+commands, and ``file://`` or a plain path would let a Dockerfile read repositories of the machine. Nothing
+that could be taken for an option ever reaches the git command (CVE-2019-13139, GHSA-hw3h-2gp9-cxpv).
 """
 
 from __future__ import annotations

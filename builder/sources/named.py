@@ -22,9 +22,9 @@ _INDEX_LIMIT = 16 << 20
 class NamedSource:
     """One named context.
 
-    ``identifier`` is, by kind: the local input's name; the image reference (``scratch`` for none); the layout's
-    directory and ``@digest``; the git reference as typed; the URL. ``path`` is the directory of local and oci.
-    ``platform`` limits it to one target platform.
+    ``identifier`` is, by kind: the local input's name; the image reference (``scratch`` for none); the
+    layout's directory and ``@digest``; the git reference as typed; the URL. ``path`` is the directory of
+    local and oci. ``platform`` limits it to one target platform.
     """
 
     name: str

@@ -104,10 +104,29 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "container": {
         verb: verb
-        for verb in (
-            "attach commit cp create diff exec export kill logs pause port rename restart rm run start stats "
-            "stop top unpause wait"
-        ).split()
+        for verb in [
+            "attach",
+            "commit",
+            "cp",
+            "create",
+            "diff",
+            "exec",
+            "export",
+            "kill",
+            "logs",
+            "pause",
+            "port",
+            "rename",
+            "restart",
+            "rm",
+            "run",
+            "start",
+            "stats",
+            "stop",
+            "top",
+            "unpause",
+            "wait",
+        ]
     }
     | {"inspect": "container inspect", "ls": "ps", "prune": "container prune"},
     "volume": {verb: f"volume {verb}" for verb in ("create", "inspect", "ls", "prune", "rm")},

@@ -13,8 +13,9 @@ from cli.units import pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builder.build import BuildRequest, BuildResult
     from builder.exporter.types import OutputSpec
+
+    from builder.build import BuildRequest, BuildResult
 
 FLAGS = (
     many("add-host", "", 'Add a custom host-to-IP mapping ("host:ip")'),

@@ -1,4 +1,5 @@
-"""What the progress displays know about a build: one entry per step, fed by events (rows PRG-01, PRG-08, PRG-09).
+"""What the progress displays know about a build: one entry per step, fed by events (rows PRG-01, PRG-08,
+PRG-09).
 
 Steps of one progress group are one entry. A step may run several times; its time is the sum of its runs.
 """
@@ -74,7 +75,7 @@ class Entry:
         begun = min(
             member.started_ns or 0 for member in members if member.completed_ns is None or member is event
         )
-        if self.started_ns is None or self.ended and begun > (self.completed_ns or 0):
+        if self.started_ns is None or (self.ended and begun > (self.completed_ns or 0)):
             self.started_ns = begun
             self.completed_ns = None
         self.error = next((member.error for member in members if member.error), "")

@@ -1,7 +1,8 @@
 """The plain progress format of the reference builder (rows PRG-03, PRG-04, PRG-05, PRG-12).
 
-A step's output comes in blocks headed ``#N <name>``. One unfinished step holds the display for a while, so that the
-output of parallel steps does not mix line by line; ended steps are told at once, in the order in which they ended.
+A step's output comes in blocks headed ``#N <name>``. One unfinished step holds the display for a while, so
+that the output of parallel steps does not mix line by line; ended steps are told at once, in the order in
+which they ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Progress of a build or transfer: takes events from any thread and feeds them to a renderer (row PRG-02).
 
-Events are queued and shown by one thread about ten times a second, so that workers never wait for a slow terminal
-as long as the queue is short.
+Events are queued and shown by one thread about ten times a second, so that workers never wait for a slow
+terminal as long as the queue is short.
 """
 
 from __future__ import annotations

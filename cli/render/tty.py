@@ -1,8 +1,8 @@
 """The live display on a terminal (rows PRG-06, PRG-07, PRG-10).
 
-Each frame is a list of lines no wider than the terminal and no more than it has rows; only lines that changed are
-written, in one write, so that nothing flickers. Text that comes from a build is stripped of control sequences: it
-must not move the cursor of the display.
+Each frame is a list of lines no wider than the terminal and no more than it has rows; only lines that
+changed are written, in one write, so that nothing flickers. Text that comes from a build is stripped of
+control sequences: it must not move the cursor of the display.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from builder.solver.progress import Event, LogEvent, StatusEvent, VertexEvent, W
 from cli.render.board import Board, Entry
 from cli.render.plain import failure_tail, status_line
 from cli.render.text import printable
+from cli.render.width import cut, display_width
 
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _RESET = "\x1b[0m"
@@ -198,8 +199,8 @@ class TtyRenderer:
 
 
 def fit(groups: list[list[Row]], height: int) -> list[Row]:
-    """The rows that fit into ``height``: heads of unfinished steps first, then their details, then ended steps from
-    the newest back; the order of what remains is kept."""
+    """The rows that fit into ``height``: heads of unfinished steps first, then their details, then ended
+    steps from the newest back; the order of what remains is kept."""
     if sum(map(len, groups)) <= height:
         return [row for group in groups for row in group]
     chosen: set[tuple[int, int]] = set()
@@ -239,34 +240,3 @@ def _clean(text: str) -> str:
 
         text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])", "", text)
     return printable(text.expandtabs(), keep="").replace("\n", " ")
-
-
-def display_width(text: str) -> int:
-    """Columns that ``text`` takes on a terminal."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_char_width, text))
-
-
-def _char_width(char: str) -> int:
-    from unicodedata import combining, east_asian_width
-
-    if combining(char):
-        return 0
-    return 2 if east_asian_width(char) in "WF" else 1
-
-
-def cut(text: str, columns: int) -> str:
-    """``text`` cut to ``columns``; ``...`` at its end says so."""
-    if display_width(text) <= columns:
-        return text
-    room = max(0, columns - 3)
-    if text.isascii():
-        return text[:room] + "..."[:columns]
-    out, used = [], 0
-    for char in text:
-        used += _char_width(char)
-        if used > room:
-            break
-        out.append(char)
-    return "".join(out) + "..."[:columns]

@@ -10,7 +10,9 @@ from cli.render.text import printable
 
 
 def warning_lines(warnings: Sequence[Any], *, debug: bool) -> Iterator[str]:
-    """A summary; with ``debug`` each warning with its lines. Warnings have ``rule``, ``message`` and ``span``."""
+    """A summary; with ``debug`` each warning with its lines. Warnings have ``rule``, ``message`` and
+    ``span``.
+    """
     count = len(warnings)
     yield ""
     more = "" if debug else " (use --debug to expand)"

@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     registry: Registry
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         return
 
     def _serve(self) -> None:
@@ -317,7 +317,11 @@ class _Handler(BaseHTTPRequestHandler):
                         "artifactType": value.get("artifactType", ""),
                     }
                 )
-        body = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": found}
+        body = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": found,
+        }
         self._reply(200, json.dumps(body).encode())
 
     # blobs

@@ -59,7 +59,9 @@ def test_a_definition_holds_only_what_the_head_reaches_inputs_first(definition):
 def test_the_digest_covers_op_and_inputs_but_not_what_people_see():
     source = Vertex(op=SourceOp(identifier="local://context"))
     plain = Vertex(op=run("make"), inputs=(Edge(source.digest),))
-    named = Vertex(op=run("make"), inputs=(Edge(source.digest),), meta=VertexMeta(name="x", ignore_cache=True))
+    named = Vertex(
+        op=run("make"), inputs=(Edge(source.digest),), meta=VertexMeta(name="x", ignore_cache=True)
+    )
     assert plain.digest == named.digest
     assert plain == named
     assert plain.digest != Vertex(op=run("make", "all"), inputs=(Edge(source.digest),)).digest
@@ -77,7 +79,9 @@ def test_a_changed_json_form_is_refused(definition):
         serialize.load_json(iter(lines))
 
 
-@pytest.mark.parametrize("line", ["", "[]", "{}", '{"Op": {}}', '{"Op": {"inputs": [], "Nope": {}}, "Digest": "x"}'])
+@pytest.mark.parametrize(
+    "line", ["", "[]", "{}", '{"Op": {}}', '{"Op": {"inputs": [], "Nope": {}}, "Digest": "x"}']
+)
 def test_garbage_is_refused(line):
     with pytest.raises(GraphError):
         serialize.load_json(iter([line]))
@@ -118,7 +122,9 @@ def test_a_missing_input_is_refused():
 
 def test_keys_leave_out_proxies_addresses_and_selectors_cky_02():
     plain, _ = keys.op_digest(run("x"), None)
-    proxied, _ = keys.op_digest(run("x", proxy_env=(("http_proxy", "http://u:p@h"),), cgroup_parent="a"), None)
+    proxied, _ = keys.op_digest(
+        run("x", proxy_env=(("http_proxy", "http://u:p@h"),), cgroup_parent="a"), None
+    )
     assert plain == proxied
     one, _ = keys.op_digest(run("x", extra_hosts=(("db", "10.0.0.1"),)), None)
     two, parts = keys.op_digest(run("x", extra_hosts=(("db", "10.0.0.2"),)), None)
@@ -129,7 +135,8 @@ def test_keys_leave_out_proxies_addresses_and_selectors_cky_02():
 def test_moving_a_copy_source_to_another_parent_keeps_the_key_cky_06():
     def key(src):
         return keys.op_digest(
-            FileOp(actions=(FileAction(action=Copy(src=src, dest="/d"), input=0, secondary=1, output=0),)), None
+            FileOp(actions=(FileAction(action=Copy(src=src, dest="/d"), input=0, secondary=1, output=0),)),
+            None,
         )[0]
 
     assert key("/a/file") == key("/b/c/file")
@@ -138,4 +145,9 @@ def test_moving_a_copy_source_to_another_parent_keeps_the_key_cky_06():
 
 def test_step_keys_depend_on_every_input():
     a, b = keys.InputPart(key="a"), keys.InputPart(key="b")
-    assert len({keys.step_key("op", parts) for parts in [(a, b), (b, a), (a,), (keys.InputPart(content="a"), b)]}) == 4
+    assert (
+        len(
+            {keys.step_key("op", parts) for parts in [(a, b), (b, a), (a,), (keys.InputPart(content="a"), b)]}
+        )
+        == 4
+    )

@@ -55,7 +55,21 @@ def test_references_are_normalised_and_round_trip(text, full, familiar):
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "a:", "A", "a/B", "a//b", "-a", "a:b:c", "a b", "a@sha256:1", "../x", "x:" + "t" * 129, "http://x/y"],
+    [
+        "",
+        ":",
+        "a:",
+        "A",
+        "a/B",
+        "a//b",
+        "-a",
+        "a:b:c",
+        "a b",
+        "a@sha256:1",
+        "../x",
+        "x:" + "t" * 129,
+        "http://x/y",
+    ],
 )
 def test_bad_references_are_refused(text):
     with pytest.raises(InvalidValue):

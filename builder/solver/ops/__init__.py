@@ -17,7 +17,10 @@ from builder.solver.types import Result
 def run_step(
     vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv, reporter: Reporter
 ) -> Result:
-    """Run one step whose inputs all have results. Raises SolveError, StoreError, ContainerError, Cancelled."""
+    """Run one step whose inputs all have results.
+
+    Raises SolveError, StoreError, ContainerError, Cancelled.
+    """
     match vertex.op:
         case ExecOp():
             from builder.solver.ops.exec import run_exec

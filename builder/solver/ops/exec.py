@@ -7,6 +7,9 @@ import selectors
 from contextlib import ExitStack
 from typing import Literal
 
+from runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from runtime.hostfiles import hosts_file, resolv_conf
+
 from builder.cache.snapshots import Active
 from builder.errors import SolveError, StepFailed
 from builder.llb.definition import LinuxResources, Vertex
@@ -19,8 +22,6 @@ from builder.solver.ops.inputs import local_snapshot
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
 from builder.solver.types import Result
-from runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
-from runtime.hostfiles import hosts_file, resolv_conf
 from runtime.rootfs import DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS
 from runtime.spec import (
     BindMount,
@@ -129,7 +130,9 @@ def _mounts(
             case "ssh":
                 socket = agents.get(mount.id or "default")
                 if socket is not None:
-                    mounts.append(BindMount(target=mount.dest, source=socket, nosuid=True, nodev=True, noexec=True))
+                    mounts.append(
+                        BindMount(target=mount.dest, source=socket, nosuid=True, nodev=True, noexec=True)
+                    )
                     if not any(item.startswith("SSH_AUTH_SOCK=") for item in (*op.meta.env, *extra_env)):
                         extra_env.append(f"SSH_AUTH_SOCK={mount.dest}")
                 elif not mount.optional:
@@ -141,7 +144,9 @@ def _mounts(
     for wanted in op.secret_env:
         data = secrets.get(wanted.id)
         if data is not None:
-            extra_env.append(f"{wanted.name}={_checked_secret(wanted.id, data).decode('utf-8', 'surrogateescape')}")
+            extra_env.append(
+                f"{wanted.name}={_checked_secret(wanted.id, data).decode('utf-8', 'surrogateescape')}"
+            )
         elif not wanted.optional:
             raise _no_secret(wanted.id)
     return tuple(mounts), tuple(extra_env)
@@ -160,9 +165,7 @@ def _cache(mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack
     name = mount.id or mount.dest
     if initial is not None:
         name = f"{name}@{initial}"
-    path = stack.enter_context(
-        env.store.cache_mounts.acquire(name, mount.sharing, on_wait=env.cancel.check)
-    )
+    path = stack.enter_context(env.store.cache_mounts.acquire(name, mount.sharing, on_wait=env.cancel.check))
     if initial is not None and not os.listdir(path):
         from builder.solver.ops.inputs import copy_tree
 
@@ -194,7 +197,9 @@ def _spec(
     sandboxed = op.security == "sandbox"
     files = (
         FileMount(target="/etc/hosts", data=hosts_file(hostname, op.meta.extra_hosts), mode=0o644),
-        FileMount(target="/etc/resolv.conf", data=resolv_conf(host_network=network.mode == "host"), mode=0o644),
+        FileMount(
+            target="/etc/resolv.conf", data=resolv_conf(host_network=network.mode == "host"), mode=0o644
+        ),
     )
     taken = {mount.target for mount in mounts}
     return ContainerSpec(
@@ -311,7 +316,9 @@ def _failure(op: ExecOp, status: ExitStatus, reporter: Reporter) -> StepFailed:
 
 def _checked_secret(name: str, data: bytes) -> bytes:
     if len(data) > SECRET_LIMIT_BYTES:
-        raise SolveError(f"secret {name} too big. max size {SECRET_LIMIT_BYTES // 1000}KB", code="secret-too-big")
+        raise SolveError(
+            f"secret {name} too big. max size {SECRET_LIMIT_BYTES // 1000}KB", code="secret-too-big"
+        )
     return data
 
 

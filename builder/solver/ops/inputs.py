@@ -36,15 +36,23 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
                 stat = tree.lstat(tree.resolve(path)) if tree is not None else None
                 is_dir = stat is not None and (stat.st_mode & 0o170000) == 0o040000
                 action = Copy(
-                    src=f"/{path}", dest=f"/{path}", dir_contents=is_dir, create_dest_path=True, follow_symlink=True
+                    src=f"/{path}",
+                    dest=f"/{path}",
+                    dir_contents=is_dir,
+                    create_dest_path=True,
+                    follow_symlink=True,
                 )
-                run_file_op(FileOp(actions=(FileAction(action=action, secondary=0, output=0),)), (tree,), (writer,))
+                run_file_op(
+                    FileOp(actions=(FileAction(action=action, secondary=0, output=0),)), (tree,), (writer,)
+                )
             info = env.store.snapshots.commit(active, description="local source", record_type="source.local")
         except BaseException:
             env.store.snapshots.discard(active)
             raise
         env.hold.snapshot(info.id)
-        env.store.records.save(CacheRecord(key=key, op=key, parts={}, outputs=(info.id,), name="local source"))
+        env.store.records.save(
+            CacheRecord(key=key, op=key, parts={}, outputs=(info.id,), name="local source")
+        )
         return info.id
 
 

@@ -1,7 +1,7 @@
 """Merge and diff: trees laid over each other, and the layers between two trees (rows MRG-01…05).
 
-Every layer of a later input becomes one snapshot on top of the earlier ones, its files hard-linked from the layer
-it comes from, so nothing is copied and its layer blob is the one already made.
+Every layer of a later input becomes one snapshot on top of the earlier ones, its files hard-linked from the
+layer it comes from, so nothing is copied and its layer blob is the one already made.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def run_merge(vertex: Vertex, results: dict[Digest, Result], env: SolveEnv) -> R
         env.cancel.check()
         snapshot = results[edge.digest].outputs[edge.index]
         if snapshot is not None:
-            merged = snapshot if merged is None else _stack(env.store, merged, _layers(env.store, snapshot), vertex.name)
+            merged = (
+                snapshot
+                if merged is None
+                else _stack(env.store, merged, _layers(env.store, snapshot), vertex.name)
+            )
     return Result((merged,))
 
 
@@ -56,7 +60,8 @@ def run_diff(vertex: Vertex, results: dict[Digest, Result], env: SolveEnv) -> Re
     layers = _layers(env.store, upper)
     if lower not in layers:
         raise SolveError(
-            "a diff of two trees of which neither is built on the other is not supported", code="unsupported-op"
+            "a diff of two trees of which neither is built on the other is not supported",
+            code="unsupported-op",
         )
     return Result((_stack(env.store, None, layers[layers.index(lower) + 1 :], vertex.name),))
 
