@@ -14,8 +14,6 @@ from cli.units import csv_fields, csv_pairs, pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builder.exporter.types import OutputSpec
-
     from builder.llb.ops import Ulimit
     from builder.solver.types import Secret, SshAgent
     from runtime.spec import Limits
@@ -217,29 +215,3 @@ def _swap(text: str, memory: int | None) -> int | None:
     if swap and swap < memory:
         raise UsageError("minimum memory+swap limit should be larger than the memory limit")
     return swap or None
-
-
-def output(text: str) -> OutputSpec:
-    """``DIR``, ``-``, or ``type=...,dest=...,key=value`` (CLI-02)."""
-    from builder.exporter.types import OutputSpec
-
-    fields = csv_fields(text, "output")
-    if len(fields) == 1 and "=" not in fields[0]:
-        return OutputSpec(type="tar", dest="-") if text == "-" else OutputSpec(type="local", dest=text)
-    kind, dest, attrs = "", None, []
-    for field in fields:
-        key, equals, value = field.partition("=")
-        key = key.strip().lower() if key.strip().lower() in ("type", "dest") else key.strip()
-        if not equals:
-            raise UsageError(f"invalid value {field!r} in output", hint="want KEY=VALUE")
-        if key == "type":
-            kind = value
-        elif key == "dest":
-            dest = value
-        elif key == "output":
-            raise UsageError("output= is not a key of --output", hint="use dest=")
-        else:
-            attrs.append((key, value))
-    if not kind:
-        raise UsageError("--output requires type=<type>", hint="image, registry, oci, docker, local or tar")
-    return OutputSpec(type=kind, dest=dest, attrs=tuple(attrs))

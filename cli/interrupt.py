@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from builder.solver.types import Cancel
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -18,7 +20,7 @@ class Interrupt:
     """While entered, signals set ``cancel``; ``restore`` (the terminal) is called before a hard end."""
 
     def __init__(self, restore: Callable[[], None] | None = None) -> None:
-        self.cancel = threading.Event()
+        self.cancel = Cancel()
         self._restore = restore
         self._count = 0
         self._before: dict[signal.Signals, Any] = {}
@@ -36,7 +38,8 @@ class Interrupt:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
-        # The handler runs inside whatever the main thread was doing, perhaps with locks held: hand the work over.
+        # The handler runs inside whatever the main thread was doing, perhaps with locks held: another thread
+        # does the work.
         if self._count == 1:
             threading.Thread(target=self.cancel.set, daemon=True).start()
         else:

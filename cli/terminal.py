@@ -1,4 +1,6 @@
-"""The user's terminal while a container uses it: raw mode, its size, and the keys that detach (row IO-ATTACH-2)."""
+"""The user's terminal while a container uses it: raw mode, its size, and the keys that detach (row
+IO-ATTACH-2).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def window_size(fd: int) -> tuple[int, int] | None:
 
 
 class RawMode:
-    """While entered, the terminal at ``fd`` passes every key on as it is; restored at the end, however it ends."""
+    """While entered, the terminal at ``fd`` passes every key on as it is; restored at the end, however it
+    ends.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

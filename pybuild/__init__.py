@@ -1,1 +1,3 @@
 """pybuild as a library."""
+
+__version__ = "0.1.0"

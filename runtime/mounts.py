@@ -46,14 +46,14 @@ def overlay(
     userxattr: bool,
 ) -> None:
     """Show a tree made of layers, or a part of it."""
-    name = f"tree{len(os.listdir(fd_path(setup.files_fd)))}"
+    name = setup.fresh("tree")
     os.mkdir(name, 0o755, dir_fd=setup.files_fd)
     place = f"{fd_path(setup.files_fd)}/{name}"
     readonly = not upper and not throwaway
     if throwaway and not upper:
         upper, work = _throwaway_dirs(setup, name, lowers[0])
     flags = c.MS_RDONLY if readonly else 0
-    mount_overlay(setup, os.path.realpath(place), lowers, upper, work, userxattr, True, flags)
+    mount_overlay(setup, place, lowers, upper, work, userxattr, True, flags)
     fd = paths.open_plain(setup.files_fd, name, os.O_PATH | os.O_DIRECTORY)
     try:
         _attach(setup, fd, target, subpath, flags, False, "rprivate")
@@ -66,7 +66,7 @@ def _throwaway_dirs(setup: Setup, name: str, like: str) -> tuple[str, str]:
     made = []
     for kind in ("upper", "work"):
         os.mkdir(f"{name}.{kind}", 0o755, dir_fd=setup.files_fd)
-        made.append(os.path.realpath(f"{fd_path(setup.files_fd)}/{name}.{kind}"))
+        made.append(f"{fd_path(setup.files_fd)}/{name}.{kind}")
     info = os.stat(like)
     os.chown(made[0], info.st_uid, info.st_gid)
     os.chmod(made[0], stat.S_IMODE(info.st_mode))
@@ -102,12 +102,11 @@ def _attach(
 
 def _attach_throwaway(setup: Setup, source: int, target: str, flags: int) -> None:
     """A writable view of a directory whose changes are dropped: an overlay with its upper layer in memory."""
-    count = len(os.listdir(fd_path(setup.files_fd)))
-    name = f"view{count}"
+    name = setup.fresh("view")
     os.mkdir(name, 0o755, dir_fd=setup.files_fd)
     upper, work = _throwaway_dirs(setup, name, fd_path(source))
-    place = os.path.realpath(f"{fd_path(setup.files_fd)}/{name}")
-    mount_overlay(setup, place, (os.path.realpath(fd_path(source)),), upper, work, setup.userns, True, flags)
+    place = f"{fd_path(setup.files_fd)}/{name}"
+    mount_overlay(setup, place, (fd_path(source),), upper, work, setup.userns, True, flags)
     fd = paths.open_plain(setup.files_fd, name, os.O_PATH | os.O_DIRECTORY)
     point = setup.target(target, directory=True)
     bind_at(setup, fd, point, flags, recursive=False, name=target)
@@ -118,7 +117,7 @@ def _attach_throwaway(setup: Setup, source: int, target: str, flags: int) -> Non
 def _copy_in_memory(setup: Setup, source: int) -> int:
     """A private copy of one regular file, on the staging tmpfs."""
     info = os.fstat(source)
-    name = f"file{len(os.listdir(fd_path(setup.files_fd)))}"
+    name = setup.fresh("file")
     out = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=setup.files_fd)
     data = os.open(fd_path(source), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     while os.sendfile(out, data, None, 1 << 20):  # type: ignore[arg-type]
@@ -139,7 +138,7 @@ def tmpfs(setup: Setup, target: str, size_bytes: int, mode: int, flags: int) -> 
 
 def file(setup: Setup, target: str, data: bytes, mode: int, uid: int, gid: int, flags: int) -> None:
     """A small file in memory."""
-    name = f"file{len(os.listdir(fd_path(setup.files_fd)))}"
+    name = setup.fresh("file")
     fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=setup.files_fd)
     try:
         view = memoryview(data)

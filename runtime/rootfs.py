@@ -16,6 +16,7 @@ from runtime.syscalls import constants as c
 from runtime.syscalls.linux import failed
 
 _PAGE_BYTES = 4096
+_FD = "/proc/self/fd/"
 _DENIED = {1, 13, 16, 19, 22}  # EPERM, EACCES, EBUSY, ENODEV, EINVAL: this kernel or namespace does not allow it
 _SYS_FLAGS = c.MS_NOSUID | c.MS_NOEXEC | c.MS_NODEV
 
@@ -64,7 +65,7 @@ def mount_overlay(
         bind_at(setup, fd, target, flags, recursive=False, name=place)
         return
     every = [*lowers, *(path for path in (upper, work) if path)]
-    parent = os.path.commonpath(every)
+    parent = os.path.commonpath([path for path in every if not path.startswith(_FD)] or ["/"])
     os.chdir(parent)
     held: list[int] = []
     names = [_overlay_name(path, parent, held) for path in every]
@@ -81,6 +82,8 @@ def mount_overlay(
 
 def _overlay_name(path: str, parent: str, held: list[int]) -> str:
     """A name for one layer directory that needs no escaping in mount options."""
+    if path.startswith(_FD):
+        return path
     name = os.path.relpath(path, parent)
     if not any(sign in name for sign in ":,\\\n"):
         return name

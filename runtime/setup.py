@@ -30,6 +30,7 @@ class Setup:
 
     __slots__ = (
         "clean_stubs",
+        "count",
         "files_fd",
         "identity",
         "kernel",
@@ -49,6 +50,7 @@ class Setup:
         self.terminal_fd = -1
         self.slave_fd = -1
         self.files_fd = -1
+        self.count = 0
         self.stubs: list[paths.Stub] = []
         self.clean_stubs = False
         self.nodev_root = False
@@ -59,6 +61,11 @@ class Setup:
         """A descriptor of a mount point in the root, made when missing."""
         stubs = self.stubs if self.clean_stubs else None
         return paths.ensure(self.root_fd, path, directory, stubs)
+
+    def fresh(self, prefix: str) -> str:
+        """A name not used before in the staging directory."""
+        self.count += 1
+        return f"{prefix}{self.count}"
 
 
 def fd_path(fd: int) -> str:

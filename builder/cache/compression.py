@@ -1,8 +1,8 @@
 """Compression of layers, and the door to zstandard and isal.
 
-Compressed bytes depend on nothing but the input, the compressor's version and the level: one stream, input cut into
-equal chunks, no name or time in gzip headers, and zstd always in its many-threaded form, whose bytes do not depend
-on how many threads there are (rows CMPR-01, CMPR-04). ``engine`` names what made them.
+Compressed bytes depend on nothing but the input, the compressor's version and the level: one stream, input cut
+into equal chunks, no name or time in gzip headers, and zstd always in its many-threaded form, whose bytes do not
+depend on how many threads there are (rows CMPR-01, CMPR-04). ``engine`` names what made them.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def check_name(name: str) -> Name:
 def compressor(name: str, level: int | None = None) -> Compressor:
     """A new compressor. Feed it chunks of ``CHUNK`` bytes, the last one shorter, for repeatable bytes.
 
-    Without ``level`` gzip is made by isal (zlib level 6 where isal is missing), zstd at level 3. With one, gzip is
-    made by zlib, whose levels 0 to 9 people know.
+    Without ``level`` gzip is made by isal (zlib level 6 where isal is missing), zstd at level 3. With one, gzip
+    is made by zlib, whose levels 0 to 9 people know.
     """
     check_name(name)
     if name == "uncompressed":
@@ -168,20 +168,24 @@ class Decompressor:
         self._engine: Any = None
         self._started = False
         self._rest = b""
+        self._at = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; all with -1."""
+        if 0 <= size <= len(self._rest) - self._at:
+            self._at += size
+            return self._rest[self._at - size : self._at]
         parts: list[bytes] = []
         left = size if size >= 0 else 1 << 62
         while left > 0:
-            piece = self._rest or self._some(max(min(left, CHUNK), 64 * 1024))
-            if not piece:
-                break
-            if len(piece) > left:
-                self._rest = piece[left:]
-                piece = piece[:left]
-            else:
-                self._rest = b""
+            if self._at == len(self._rest):
+                self._rest, self._at = self._some(max(min(left, CHUNK), 64 * 1024)), 0
+                if not self._rest:
+                    break
+            piece = (
+                self._rest[self._at : self._at + left] if self._at or left < len(self._rest) else self._rest
+            )
+            self._at += len(piece)
             left -= len(piece)
             parts.append(piece)
         return parts[0] if len(parts) == 1 else b"".join(parts)

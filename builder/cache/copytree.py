@@ -28,8 +28,9 @@ def merge_trees(layers: Sequence[str], target: str, *, link: bool = False) -> No
     try:
         for layer in layers:
             sources.append(os.open(layer, _DIR))
-        _Merge(link=link).run(sources, os.open(target, _DIR))
-        sources = []
+        target_fd = os.open(target, _DIR)
+        mine, sources = sources, []
+        _Merge(link=link).run(mine, target_fd)
     finally:
         for fd in sources:
             os.close(fd)
@@ -112,7 +113,6 @@ class _Merge:
                 if name in directories or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
                     continue
                 self._copy(name, status, source, frame.target, f"{where}/{name}" if where else name)
-            closed.update(name for name, _ in listed if name not in directories)
         frame.pending = sorted(directories.items(), reverse=True)
 
     def _copy(self, name: str, status: os.stat_result, source: int, target: int, path: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,35 @@ def claim_dir(tmp: str, prefix: str) -> tuple[str, int]:
         if try_flock(fd) and names_fd(path, fd):
             return path, fd
         os.close(fd)
+
+
+class Owner:
+    """This process as an owner of rows: a locked file whose name they carry, made when first needed."""
+
+    def __init__(self, tmp: str) -> None:
+        self._tmp = tmp
+        self._lock = threading.Lock()
+        self._path = ""
+        self._fd = -1
+
+    def name(self) -> str:
+        """The name to write into rows."""
+        with self._lock:
+            if self._fd < 0:
+                with translated("claim a place in the state directory"):
+                    self._path, self._fd = claim_file(self._tmp, "own")
+            return self._path.rpartition("/")[2]
+
+    def made(self) -> str | None:
+        """The name, if anything was ever owned."""
+        return self._path.rpartition("/")[2] if self._fd >= 0 else None
+
+    def close(self) -> None:
+        """Give up every claim; the next sweep treats what is left as rubbish."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 class Staging:

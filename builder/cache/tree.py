@@ -281,6 +281,18 @@ class View:
             seen.update(_list(fd, seen))
         return sort_names([entry for entry in seen.items() if not is_whiteout(entry[1])])
 
+    def raw_scandir(self, path: str) -> list[tuple[str, os.stat_result]]:
+        """The topmost layer's own entries of a directory, whiteouts included."""
+        self._tidy()
+        stack = self._dir(path)
+        return sort_names(_list(stack[0][1], ())) if stack else []
+
+    def is_opaque(self, path: str) -> bool:
+        """Whether the topmost directory at ``path`` hides the ones below it."""
+        self._tidy()
+        stack = self._dir(path)
+        return bool(stack) and self._is_opaque(stack[0][1])
+
     def open(self, path: str) -> int:
         """Open a regular file for reading; PathNotFound when there is none (links are not followed)."""
         self._tidy()

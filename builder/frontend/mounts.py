@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from builder.frontend.errors import BadFlag, suggestion
-from builder.frontend.paths import clean
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARINGS = ("shared", "private", "locked")
@@ -95,7 +94,7 @@ def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
         gid=_number("gid", given, 10),
         env=given.get("env"),
     )
-    return _check_types(spec, text, expand is str and "$" in text)
+    return _check_types(spec)
 
 
 def _fields(text: str) -> list[tuple[str, str | None, str]]:
@@ -216,7 +215,7 @@ def _size(text: str | None) -> int:
     return int(float(digits) * _SUFFIXES[suffix]) if dot else int(whole) * _SUFFIXES[suffix]
 
 
-def _check_types(spec: MountSpec, text: str, unexpanded: bool) -> MountSpec:
+def _check_types(spec: MountSpec) -> MountSpec:
     kind = spec.type
     if kind == "secret":
         if spec.from_:
@@ -234,6 +233,4 @@ def _check_types(spec: MountSpec, text: str, unexpanded: bool) -> MountSpec:
         raise BadFlag(f"invalid cache sharing set for {kind} mount")
     if spec.sharing and spec.sharing not in SHARINGS:
         raise BadFlag(f'unsupported sharing value "{spec.sharing}"{suggestion(spec.sharing, SHARINGS)}')
-    if kind in ("bind", "cache", "tmpfs") and not unexpanded and clean(spec.target) in ("/", "."):
-        raise BadFlag(f'invalid mount target "{spec.target}"')
     return spec

@@ -20,6 +20,7 @@ from builder.oci.digest import Digest
 from builder.sources import dockerfile as files
 from builder.sources.contexttree import Ignore
 from builder.sources.dockerfile import FoundDockerfile
+from builder.sources.gitstore import GitStore
 from builder.sources.giturl import GitRef, parse_git_ref, redacted
 from builder.sources.index import Documents
 from builder.sources.local import LocalContext
@@ -30,7 +31,7 @@ PEEK_BYTES = 1024
 CompileIgnore = Callable[[bytes], Ignore]
 
 
-class ContextStore(Documents, Protocol):
+class ContextStore(Documents, GitStore, Protocol):
     """What is needed of the state directory (``cache.store.Store``)."""
 
     def staging(self, prefix: str) -> AbstractContextManager[Path]:
@@ -134,7 +135,7 @@ def prepare_context(
                 f"failed to read dockerfile: the Dockerfile cannot be empty: {prepared.dockerfile_name}",
                 code="empty-dockerfile",
             )
-        prepared._stack = stack.pop_all()  # noqa: SLF001
+        prepared._stack = stack.pop_all()
         return prepared
 
 
@@ -156,9 +157,7 @@ def _main(task: _Task, spec: str) -> PreparedContext:
             hint=f"the context is a directory; to build from a file: pybuild build -f {spec} DIRECTORY",
             code="context-not-found",
         )
-    raise SourceUnavailable(
-        f'unable to prepare context: path "{spec}" not found', code="context-not-found"
-    )
+    raise SourceUnavailable(f'unable to prepare context: path "{spec}" not found', code="context-not-found")
 
 
 # --- directories ------------------------------------------------------------------------------------------
@@ -213,10 +212,14 @@ def _inside(root: Path, name: str) -> str | None:
     The path is relative to the working directory, as in docker; one that is not there is tried in the
     context.
     """
-    place = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(name) or "."),
-    os.path.basename(name))) if not os.path.isabs(name) and not os.path.lexists(place): return name relative
-    = os.path.relpath(place, os.path.realpath(root)) if relative == os.pardir or
-    relative.startswith(os.pardir + os.sep): return None return relative
+    directory, base = os.path.split(name)
+    place = os.path.join(os.path.realpath(directory), base)
+    if not os.path.isabs(name) and not os.path.lexists(place):
+        return None if os.path.normpath(name).startswith(os.pardir) else name
+    relative = os.path.relpath(place, os.path.realpath(root))
+    if relative == os.pardir or relative.startswith(os.pardir + os.sep):
+        return None
+    return relative
 
 
 def _rules(task: _Task, text: bytes | None, name: str) -> tuple[bytes | None, Ignore | None]:
@@ -310,8 +313,8 @@ def _from_git(task: _Task, ref: GitRef) -> PreparedContext:
     root = task.stack.enter_context(task.store.staging("git"))
     with task.steps(f"[internal] load git source {ref.display}") as step:
         source = GitSource(
-            task.store,
-            ref,
+            store=task.store,
+            ref=ref,
             tokens=task.remote.git_tokens,
             proxy_env=task.remote.proxy_env,
             ssh_socket=task.remote.ssh_socket,

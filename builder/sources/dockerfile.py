@@ -24,7 +24,7 @@ IGNORE_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundDockerfile:
-    """The text, the name to show, and the text of the ignore file that belongs to it (None: there is none)."""
+    """The text, the name to show, and the text of its ignore file (None: there is none)."""
 
     data: bytes
     name: str
@@ -33,7 +33,7 @@ class FoundDockerfile:
 
 
 def find_in_tree(tree: ContextTree, name: str | None) -> FoundDockerfile:
-    """Read the Dockerfile ``name`` (default: Dockerfile, then dockerfile) in ``tree``, and its ignore file."""
+    """Read the Dockerfile ``name`` (default: Dockerfile, then dockerfile) of a tree, and its ignore file."""
     wanted = clean(name) if name else DEFAULT_NAME
     data = read_file(tree, wanted, DOCKERFILE_LIMIT)
     if data is None and wanted.rpartition("/")[2] == DEFAULT_NAME:

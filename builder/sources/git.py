@@ -11,15 +11,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from builder.errors import InvalidValue, PathNotFound, SourceUnavailable
 from builder.sources.contexttree import ContextTree
 from builder.sources.gitcmd import Git, GitFailed, basic
+from builder.sources.gitstore import GitStore
 from builder.sources.giturl import GitRef, check_ref, check_remote, is_commit, split_credentials
 from builder.sources.steps import Step
 from builder.sources.submodules import Submodule, submodules_of
@@ -27,17 +26,6 @@ from builder.sources.submodules import Submodule, submodules_of
 MAX_SUBMODULES = 100
 MAX_DEPTH = 8
 _KEPT = "refs/pybuild/commits/"
-
-
-class GitStore(Protocol):
-    """What is needed of the state directory."""
-
-    @property
-    def root(self) -> Path:
-        """Where it is."""
-
-    def lock(self, name: str) -> AbstractContextManager[None]:
-        """A lock between threads and processes, by name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,8 +91,9 @@ class GitSource:
             ).decode("utf-8", "surrogateescape")
         except GitFailed as error:
             raise SourceUnavailable(
-                f"failed to fetch remote {self.ref.display}", context=(error.output[-1000:],),
-                code="git-failed"
+                f"failed to fetch remote {self.ref.display}",
+                context=(error.output[-1000:],),
+                code="git-failed",
             ) from error
         refs: dict[str, str] = {}
         for line in out.splitlines():
@@ -282,18 +271,34 @@ def _has(git: Git, mirror: Path, commit: str) -> bool:
 
 def _fetch(git: Git, mirror: Path, remote: str, specs: list[str]) -> str:
     """Fetch shallowly, or whole where the server cannot do that; "" or what git complained about."""
-    common = ["--no-tags", "--force", "--no-write-fetch-head", "--no-recurse-submodules", "--", remote,
-    *specs] try: git.run(["fetch", "-q", "--depth=1", *common], cwd=mirror, git_dir=mirror) except GitFailed
-    as error: if "shallow" not in error.output: return error.output else: return "" try: git.run(["fetch",
-    "-q", *common], cwd=mirror, git_dir=mirror) except GitFailed as error: return error.output return ""
+    try:
+        git.run(["fetch", "-q", "--depth=1", *_common(remote, specs)], cwd=mirror, git_dir=mirror)
+    except GitFailed as error:
+        if "shallow" not in error.output:
+            return error.output
+    else:
+        return ""
+    try:
+        git.run(["fetch", "-q", *_common(remote, specs)], cwd=mirror, git_dir=mirror)
+    except GitFailed as error:
+        return error.output
+    return ""
 
 
 def _fetch_all(git: Git, mirror: Path, remote: str) -> str:
     """All branches and tags with their history: for a commit that the server does not give by name."""
-    specs = ["+refs/heads/*:refs/pybuild/heads/*", "+refs/tags/*:refs/pybuild/tags/*"] deepen =
-    ["--unshallow"] if (mirror / "shallow").exists() else [] common = ["--no-tags", "--force",
-    "--no-write-fetch-head", "--no-recurse-submodules", "--", remote, *specs] try: git.run(["fetch", "-q",
-    *deepen, *common], cwd=mirror, git_dir=mirror) except GitFailed as error: return error.output return ""
+    specs = ["+refs/heads/*:refs/pybuild/heads/*", "+refs/tags/*:refs/pybuild/tags/*"]
+    deepen = ["--unshallow"] if (mirror / "shallow").exists() else []
+    try:
+        git.run(["fetch", "-q", *deepen, *_common(remote, specs)], cwd=mirror, git_dir=mirror)
+    except GitFailed as error:
+        return error.output
+    return ""
+
+
+def _common(remote: str, specs: list[str]) -> list[str]:
+    options = ["--no-tags", "--force", "--no-write-fetch-head", "--no-recurse-submodules"]
+    return [*options, "--", remote, *specs]
 
 
 def _write_tree(git: Git, mirror: Path, commit: str, dest: Path) -> None:

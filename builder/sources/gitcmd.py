@@ -107,7 +107,7 @@ class Git:
     def _env(self, local: bool) -> dict[str, str]:
         allowed = (*TRANSPORTS, "file") if local else TRANSPORTS
         env = {
-            "PATH": os.defpath if "PATH" not in os.environ else os.environ["PATH"],
+            "PATH": os.environ.get("PATH", os.defpath),
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -135,13 +135,10 @@ class Git:
             return _SSH
         import shlex
 
-        return f"{_SSH} -o UserKnownHostsFile={shlex.quote(str(self.known_hosts))} -o
-        StrictHostKeyChecking=yes"
+        hosts = shlex.quote(str(self.known_hosts))
+        return f"{_SSH.partition(' -o Strict')[0]} -o UserKnownHostsFile={hosts} -o StrictHostKeyChecking=yes"
 
 
 def basic(credentials: str) -> str:
     """The Authorization value for ``user:password``."""
     return "Basic " + base64.b64encode(credentials.encode()).decode()
-
-
-

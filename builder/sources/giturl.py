@@ -25,7 +25,7 @@ _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitRef:
-    """What to take from which repository. ``remote`` may hold credentials: show ``display``, never ``remote``."""
+    """What to take from which repository. ``remote`` may hold credentials: show ``display`` instead."""
 
     remote: str
     ref: str = ""

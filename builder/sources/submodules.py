@@ -1,4 +1,4 @@
-"""Which submodules a commit has, read from its own tree; the git command's submodule machinery is not used."""
+"""Which submodules a commit has, by its own tree; the git command's submodule machinery is not used."""
 
 from __future__ import annotations
 

@@ -13,9 +13,8 @@ from cli.units import pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builder.exporter.types import OutputSpec
-
     from builder.build import BuildRequest, BuildResult
+    from builder.exporter.types import OutputSpec
 
 FLAGS = (
     many("add-host", "", 'Add a custom host-to-IP mapping ("host:ip")'),
@@ -72,6 +71,9 @@ FLAGS = (
 )
 
 
+_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
+
+
 def run(app: App, args: Args) -> int:
     """Build, then say what came out."""
     if args.text("call") not in ("", "build") or args.on("check"):
@@ -102,11 +104,11 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
     progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
     with progress, Interrupt(progress.close) as interrupt:
         try:
-            return build(app.store, request, on_event=progress, cancel=interrupt.cancel)
+            return build(app.store, request, on_event=progress, machine=app.machine, cancel=interrupt.cancel)
         except Cancelled:
             raise
         except Exception as error:
-            if interrupt.cancel.is_set():
+            if interrupt.cancel.is_set:
                 raise Cancelled("build cancelled") from error
             raise
 
@@ -159,15 +161,20 @@ def _network(text: str) -> str:
 
 
 def _outputs(args: Args) -> tuple[OutputSpec, ...]:
-    if not args.many("output") and not args.on("push"):
+    if not any(args.given(name) for name in ("output", "push", "annotation")):
         return ()
+    from dataclasses import replace
+
     from builder.exporter.types import OutputSpec
 
-    found = [options.output(item) for item in args.many("output")]
+    found = [OutputSpec.parse(item) for item in args.many("output")]
     if args.on("push"):
-        found.append(OutputSpec(type="image", attrs=(("push", "true"),)))
-    if args.on("load") and not any(spec.type == "image" for spec in found):
+        pushed = [replace(spec, push=True) if spec.type == "image" else spec for spec in found]
+        found = pushed if pushed != found else [*found, OutputSpec(type="image", push=True)]
+    if not found or (args.on("load") and not any(spec.type == "image" for spec in found)):
         found.append(OutputSpec(type="image"))
+    if args.many("annotation"):
+        found = [_annotated(spec, args.many("annotation")) for spec in found]
     to_stdout = [spec for spec in found if spec.dest == "-"]
     if len(to_stdout) > 1:
         raise UsageError("only one output can go to stdout")
@@ -179,6 +186,23 @@ def _outputs(args: Args) -> tuple[OutputSpec, ...]:
     return tuple(found)
 
 
+def _annotated(spec: OutputSpec, annotations: tuple[str, ...]) -> OutputSpec:
+    """``--annotation [TYPE[,TYPE]:]KEY=VALUE`` added to an output (EXP-11)."""
+    from dataclasses import replace
+
+    from builder.exporter.types import parse_annotation
+
+    added = []
+    for item in annotations:
+        key, value = pair(item, "annotation")
+        kinds, colon, rest = key.partition(":")
+        if colon and all(kind.partition("[")[0] in _ANNOTATED for kind in kinds.split(",")):
+            added += [parse_annotation(f"annotation-{kind}.{rest}", value) for kind in kinds.split(",")]
+        else:
+            added.append(parse_annotation(f"annotation.{key}", value))
+    return replace(spec, annotations=(*spec.annotations, *added))
+
+
 def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) -> None:
     """What stands after the progress: warnings (DIA-05, BLD-35), and with -q the id (BLD-07)."""
     unused = [name for name in result.unused_build_args if not options.is_implicit_arg(name)]
@@ -188,8 +212,7 @@ def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) 
     if result.warnings and not quiet:
         from cli.render.warnings import warning_lines
 
-        for line in warning_lines(result.warnings, debug=app.debug):
-            app.note(line)
+        app.note("\n" + "\n".join(warning_lines(result.warnings, (), expand=app.debug)))
     if quiet and all(spec.dest != "-" for spec in request.outputs):
         found = result.image_id or result.digest
         if found:

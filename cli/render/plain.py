@@ -75,6 +75,8 @@ class PlainRenderer:
         self._flush()
 
     def _take(self, event: Event, now_ns: int) -> None:
+        if isinstance(event, WarningEvent) and not event.vertex:
+            return  # about the Dockerfile as a whole: told after the build
         entry = self._board.entry(event)
         block = self._blocks.get(entry.key)
         if block is None:

@@ -34,7 +34,7 @@ class Renderer(Protocol):
 
 
 class Progress:
-    """The ``on_event`` of a use case. Use with ``with``: the display ends when the block does, well or not."""
+    """The ``on_event`` of a use case. Use with ``with``: the display ends with the block, well or not."""
 
     def __init__(self, renderer: Renderer | None, *, period_s: float = 0.1) -> None:
         self._renderer = renderer

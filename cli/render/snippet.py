@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from builder.errors import SolveError
 from cli.render.text import printable
 
 _RULE = "-" * 20
@@ -55,7 +56,9 @@ def _lines_of(error: BaseException) -> tuple[str, ...]:
 
 
 def _spans_of(error: BaseException) -> list[tuple[str, int, int]]:
-    """``spans`` or ``span`` of an error, whatever its class: filename, first and last line."""
+    """Where an error points, whatever its class: filename, first and last line of each place."""
+    if isinstance(error, SolveError) and error.first_line:
+        return [(error.filename, error.first_line, error.last_line)]
     spans = getattr(error, "spans", None) or [getattr(error, "span", None)]
     out = [(str(span.filename), int(span.start), int(span.end)) for span in spans if span is not None]
     return list(dict.fromkeys(out))

@@ -7,6 +7,7 @@ A ``Struct`` is a dict that Go would hold as a struct: it prints as its values i
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, assert_never
 
@@ -277,13 +278,9 @@ def _printf(form: str, *arguments: Any) -> str:
             return go_text(bool(value))
         if verb == "T":
             return type(value).__name__
-        return f"%{flags}{verb}" % value
+        return str(f"%{flags}{verb}" % value)
 
     return re.sub(r"%([-+# 0]*\d*(?:\.\d+)?)([a-zA-Z%])", one, form)
-
-
-def _compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda one, other: test(one, other)
 
 
 def _pad(text: str, before: int, after: int) -> str:
@@ -292,17 +289,17 @@ def _pad(text: str, before: int, after: int) -> str:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "eq": lambda one, *others: any(one == other for other in others),
-    "ge": _compare(lambda one, other: one >= other),
-    "gt": _compare(lambda one, other: one > other),
+    "ge": operator.ge,
+    "gt": operator.gt,
     "html": lambda value: __import__("html").escape(go_text(value)),
     "index": _index,
     "join": lambda items, separator: separator.join(map(go_text, items)),
     "json": to_json,
-    "le": _compare(lambda one, other: one <= other),
+    "le": operator.le,
     "len": len,
     "lower": lambda value: go_text(value).lower(),
-    "lt": _compare(lambda one, other: one < other),
-    "ne": _compare(lambda one, other: one != other),
+    "lt": operator.lt,
+    "ne": operator.ne,
     "not": lambda value: not truth(value),
     "pad": _pad,
     "print": lambda *values: "".join(map(go_text, values)),

@@ -117,6 +117,8 @@ class TtyRenderer:
         self._drawn, self._begun_ns = [], None
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, WarningEvent) and not event.vertex:
+            return  # about the Dockerfile as a whole: told after the build
         entry = self._board.entry(event)
         match event:
             case VertexEvent():

@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Protocol
 
 from cli.render.snippet import Place, snippet
 from cli.render.text import printable
 
 
-def warning_lines(warnings: Sequence[Any], *, debug: bool) -> Iterator[str]:
-    """A summary; with ``debug`` each warning with its lines. Warnings have ``rule``, ``message`` and
-    ``span``.
-    """
+class Lines(Protocol):
+    """A range of lines."""
+
+    @property
+    def filename(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+class Warned(Protocol):
+    """A finding about a Dockerfile."""
+
+    @property
+    def rule(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def span(self) -> Lines: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
+def warning_lines(warnings: Sequence[Warned], source: tuple[str, ...], *, expand: bool) -> Iterator[str]:
+    """A summary; with ``expand`` each warning with what it is about and its lines of ``source``."""
     count = len(warnings)
-    yield ""
-    more = "" if debug else " (use --debug to expand)"
+    more = "" if expand else " (use --debug to expand)"
     yield f" {count} warning{'s' if count != 1 else ''} found{more}:"
     for warning in warnings:
-        span = getattr(warning, "span", None)
-        where = f" (line {span.start})" if span is not None else ""
-        rule = getattr(warning, "rule", "") or getattr(warning, "name", "")
-        message = getattr(warning, "message", "") or getattr(warning, "detail", "") or str(warning)
-        yield f" - {rule}: {printable(message)}{where}" if rule else f" - {printable(message)}{where}"
-        if debug and span is not None:
-            lines = tuple(getattr(warning, "source_lines", ()))
-            yield from snippet(Place(str(span.filename), span.start, span.end, lines))
+        line = f" (line {warning.span.start})" if warning.span.start else ""
+        yield f" - {printable(f'{warning.rule}: {warning.message}')}{line}"
+        if not expand:
+            continue
+        if warning.detail:
+            yield f"   {printable(warning.detail)}"
+        if warning.url:
+            yield f"   More info: {warning.url}"
+        span = warning.span
+        yield from snippet(Place(str(span.filename), span.start, span.end, source))

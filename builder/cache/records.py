@@ -1,0 +1,124 @@
+"""Which cache key led to which snapshots, with the parts of every key (so that a miss can be explained)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from builder.cache.db import Database
+from builder.cache.names import base36, from_base36
+from builder.cache.types import CacheRecord
+from builder.errors import StoreError
+
+NEAR_LIMIT = 20
+_EMPTY = "-"
+_MAX_PARTS = 16 << 20
+
+
+class RecordStore:
+    """The cache records of one state directory. A record that is found has all its snapshots."""
+
+    def __init__(self, db: Database, *, touched: Callable[[str, str], None] | None = None) -> None:
+        self._db = db
+        self._touched = touched
+
+    def lookup(self, key: str, *, parts: bool = False) -> CacheRecord | None:
+        """The record of ``key``, or None; its ``parts`` are read only when asked for.
+
+        Its use is noted when the store is closed.
+        """
+        row = self._db.one("SELECT op, outputs, name, created_ns FROM records WHERE key=?", (key,))
+        if row is None:
+            return None
+        if self._touched is not None:
+            self._touched("record", key)
+        found = self._parts(key) if parts else {}
+        return CacheRecord(key, row[0], _outputs(row[1]), row[2], row[3], found)
+
+    def save(self, record: CacheRecord) -> None:
+        """Store or replace; StoreError when a snapshot it names is not committed and present."""
+        now = time.time_ns()
+        numbers = sorted({from_base36(output) for output in record.outputs if output is not None})
+        outputs = ",".join(_EMPTY if output is None else output for output in record.outputs)
+        parts = _pack(record.parts)
+        with self._db.write() as tx:
+            for number in numbers:
+                row = tx.execute("SELECT kind FROM snapshots WHERE id=?", (number,)).fetchone()
+                if row is None or row[0] != "committed":
+                    raise StoreError(
+                        f"a cache record names snapshot {base36(number) if number >= 0 else '?'}, which is not there",
+                        code="snapshot-missing",
+                    )
+            tx.execute("DELETE FROM record_outputs WHERE key=?", (record.key,))
+            tx.execute(
+                "INSERT OR REPLACE INTO records(key, op, name, outputs, created_ns, last_used_ns)"
+                " VALUES(?,?,?,?,?,?)",
+                (record.key, record.op, record.name, outputs, record.created_ns or now, now),
+            )
+            tx.execute("INSERT OR REPLACE INTO record_parts(key, parts) VALUES(?,?)", (record.key, parts))
+            tx.executemany(
+                "INSERT INTO record_outputs(snapshot, key) VALUES(?,?)",
+                [(number, record.key) for number in numbers],
+            )
+
+    def near(self, op: str, name: str) -> tuple[CacheRecord, ...]:
+        """Records that a missed key may be compared with, with parts: same operation first, newest first."""
+        sql = (
+            "SELECT key, op, outputs, name, created_ns, parts FROM records JOIN record_parts USING(key)"
+            " WHERE {} ORDER BY created_ns DESC LIMIT ?"
+        )
+        rows = self._db.all(sql.format("op=?"), (op, NEAR_LIMIT))
+        if len(rows) < NEAR_LIMIT and name:
+            rows += self._db.all(sql.format("name=? AND op<>?"), (name, op, NEAR_LIMIT - len(rows)))
+        return tuple(
+            CacheRecord(key, own, _outputs(outputs), title, created, _unpack(parts))
+            for key, own, outputs, title, created, parts in rows
+        )
+
+    def forget(self, key: str) -> None:
+        """Drop a record; its snapshots stay."""
+        from builder.cache.trash import forget_record
+
+        with self._db.write() as tx:
+            forget_record(tx, key)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Saves inside become one transaction. Keep it short: other writers wait."""
+        with self._db.write():
+            yield
+
+    def _parts(self, key: str) -> dict[str, Any]:
+        row = self._db.one("SELECT parts FROM record_parts WHERE key=?", (key,))
+        return {} if row is None else _unpack(row[0])
+
+
+def _outputs(text: str) -> tuple[str | None, ...]:
+    if not text:
+        return ()
+    return tuple(None if item == _EMPTY else item for item in text.split(","))
+
+
+def _pack(parts: dict[str, Any]) -> bytes:
+    """Large ones (the files of a context) are compressed."""
+    data = json.dumps(parts, separators=(",", ":")).encode("ascii")
+    if len(data) < 4096:
+        return data
+    import zlib
+
+    return b"z" + zlib.compress(data, 1)
+
+
+def _unpack(data: bytes) -> dict[str, Any]:
+    if data[:1] == b"z":
+        import zlib
+
+        data = zlib.decompressobj().decompress(data[1:], _MAX_PARTS)
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

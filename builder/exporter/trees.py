@@ -1,0 +1,227 @@
+"""A result's file tree as a directory or as a tar (EXL-01…EXL-05)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.cache.differ import Change, everything
+from builder.cache.layer import END, encode, entry_header, pack
+from builder.cache.store import Store
+from builder.cache.tree import View, join
+from builder.cache.treewriter import Writer
+from builder.errors import ExportError
+from builder.exporter.tarout import Out
+from builder.oci.platform import Platform
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """One platform's tree: a committed snapshot, None = empty."""
+
+    platform: Platform
+    snapshot: str | None
+
+
+def folder_of(platform: Platform) -> str:
+    """The directory of one platform among several (EXL-01)."""
+    return str(platform).replace("/", "_")
+
+
+def view_of(store: Store, snapshot: str | None) -> View:
+    """A snapshot's tree for reading."""
+    return View(store.snapshots.layers(snapshot), userxattr=store.snapshots.userxattr)
+
+
+def write_local(
+    store: Store,
+    trees: Sequence[Tree],
+    dest: Path,
+    *,
+    split: bool = False,
+    mode: str = "copy",
+    epoch: int | None = None,
+) -> None:
+    """Merge the trees into ``dest``, owned by the caller; ``mode`` ``delete`` removes all else there.
+
+    Modes and times are kept, or all times are ``epoch``. Sockets are left out. Raises ExportError.
+    """
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with Writer(dest) as writer:
+            copier = _Copier(writer, epoch)
+            for tree in trees:
+                with view_of(store, tree.snapshot) as source:
+                    copier.copy(source, folder_of(tree.platform) if split else "", str(tree.platform))
+            if mode == "delete":
+                copier.remove_others()
+            copier.finish()
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else dest
+        raise ExportError(f"cannot write {where}: {error.strerror}") from error
+
+
+class _Copier:
+    """Copies trees into one directory."""
+
+    def __init__(self, writer: Writer, epoch: int | None) -> None:
+        self._writer = writer
+        self._epoch_ns = None if epoch is None else epoch * _NS
+        self._uid, self._gid = os.getuid(), os.getgid()
+        self._owners: dict[str, str] = {}
+        self._dirs: list[tuple[str, os.stat_result]] = []
+
+    def copy(self, source: View, folder: str, platform: str) -> None:
+        links: dict[tuple[int, int], str] = {}
+        if folder:
+            self._replace_other(folder, directory=True)
+            self._writer.mkdir(folder, 0o755, self._uid, self._gid)
+            self._owners[folder] = platform
+        for path, st in source.walk() if source.layers else ():
+            target = join(folder, path) if folder else path
+            is_dir = stat.S_ISDIR(st.st_mode)
+            known = self._owners.get(target)
+            if known is not None and known != platform and not is_dir:
+                raise ExportError(
+                    f"cannot overwrite /{target} from {known} with {platform} when split option is disabled"
+                )
+            self._owners[target] = platform
+            self._replace_other(target, directory=is_dir)
+            if is_dir:
+                self._writer.mkdir(target, 0o700, self._uid, self._gid)
+                self._dirs.append((target, st))
+                continue
+            self._entry(source, path, target, st, links)
+
+    def _entry(
+        self, source: View, path: str, target: str, st: os.stat_result, links: dict[tuple[int, int], str]
+    ) -> None:
+        mtime_ns = self._mtime(st)
+        if st.st_nlink > 1 and not stat.S_ISLNK(st.st_mode):
+            first = links.setdefault((st.st_dev, st.st_ino), target)
+            if first != target:
+                self._writer.link(target, first)
+                return
+        kind = stat.S_IFMT(st.st_mode)
+        options: dict[str, Any] = {"mtime_ns": mtime_ns, "xattrs": source.xattrs(path)}
+        if kind == stat.S_IFREG:
+            with open(source.open(path), "rb", buffering=0) as file:
+                self._writer.write_file(
+                    target, file.fileno(), stat.S_IMODE(st.st_mode), self._uid, self._gid, **options
+                )
+        elif kind == stat.S_IFLNK:
+            self._writer.symlink(target, source.readlink(path), self._uid, self._gid, **options)
+        elif kind != stat.S_IFSOCK:
+            self._writer.mknod(target, st.st_mode, st.st_rdev, self._uid, self._gid, **options)
+
+    def _replace_other(self, target: str, *, directory: bool) -> None:
+        """What is at ``target`` goes when it is a directory and should not be, or the other way round."""
+        old = self._writer.lstat(target)
+        if old is not None and stat.S_ISDIR(old.st_mode) != directory:
+            self._writer.remove(target)
+
+    def remove_others(self) -> None:
+        """Remove what no tree has (EXL-02)."""
+        extra = [path for path, _ in self._strangers()]
+        for path in extra:
+            self._writer.remove(path)
+
+    def _strangers(self) -> Iterator[tuple[str, os.stat_result]]:
+        for path, st in self._writer.walk(enter=lambda path: path in self._owners):
+            if path not in self._owners:
+                yield path, st
+
+    def finish(self) -> None:
+        """Directories get modes and times last: they had to be written to until now."""
+        for path, st in reversed(self._dirs):
+            self._writer.set_meta(path, mode=stat.S_IMODE(st.st_mode), mtime_ns=self._mtime(st))
+
+    def _mtime(self, st: os.stat_result) -> int:
+        return st.st_mtime_ns if self._epoch_ns is None else self._epoch_ns
+
+
+def write_tar(
+    store: Store, trees: Sequence[Tree], out: Out, *, split: bool = False, epoch: int | None = None
+) -> None:
+    """The trees as one tar; with ``split`` each below a directory of its own (EXL-03)."""
+    seen: dict[str, str] = {}
+    for tree in trees:
+        if not split and len(trees) > 1:
+            _check_overlap(store, tree, seen)
+        if split:
+            name = encode(folder_of(tree.platform) + "/")
+            out.write(entry_header(name, b"5", mode=0o755, uid=0, gid=0, mtime=epoch or 0))
+        with view_of(store, tree.snapshot) as source:
+            if not source.layers:
+                continue
+            shown = _Prefixed(source, folder_of(tree.platform)) if split else source
+            found = everything(source)
+            if split:
+                prefix = folder_of(tree.platform)
+                found = (Change(join(prefix, change.path), change.kind, change.stat) for change in found)
+            if epoch is not None:
+                found = (Change(c.path, c.kind, _dated(c.stat, epoch)) for c in found)
+            pack(found, shown, _without_end(out))
+    out.write(END)
+
+
+def _check_overlap(store: Store, tree: Tree, seen: dict[str, str]) -> None:
+    with view_of(store, tree.snapshot) as source:
+        for path, st in source.walk() if source.layers else ():
+            if stat.S_ISDIR(st.st_mode):
+                continue
+            known = seen.setdefault(path, str(tree.platform))
+            if known != str(tree.platform):
+                raise ExportError(
+                    f"cannot overwrite /{path} from {known} with {tree.platform} when split option is disabled"
+                )
+
+
+def _without_end(out: Out) -> Any:
+    """Several packs make one archive: only the last end counts."""
+
+    def write(data: bytes) -> None:
+        if data is not END:
+            out.write(data)
+
+    return write
+
+
+def _dated(st: os.stat_result | None, epoch: int) -> os.stat_result | None:
+    if st is None:
+        return None
+    _, (fields, named) = st.__reduce__()  # type: ignore[misc]
+    return os.stat_result(fields, {**named, "st_mtime_ns": epoch * _NS, "st_mtime": float(epoch)})  # type: ignore[call-arg]
+
+
+class _Prefixed:
+    """A view as seen from a directory above it; just what packing asks for."""
+
+    owner = None
+
+    def __init__(self, source: View, prefix: str) -> None:
+        self._source = source
+        self._cut = len(prefix) + 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def lstat(self, path: str) -> os.stat_result | None:
+        if len(path) < self._cut:
+            return None
+        return self._source.lstat(path[self._cut :])
+
+    def readlink(self, path: str) -> str:
+        return self._source.readlink(path[self._cut :])
+
+    def open(self, path: str) -> int:
+        return self._source.open(path[self._cut :])
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        return self._source.xattrs(path[self._cut :])

@@ -1,0 +1,337 @@
+"""Which stages are needed, what each is built on, and what it copies from (sections 5 and 11 of the rows).
+
+Only what the target reaches is looked at, so an image that nobody needs is never asked for (FRM-06). Triggers of base
+images can name further stages and images, so the search goes on until nothing new turns up (ONB-05).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from builder.errors import InvalidValue, PybuildError
+from builder.frontend.convert.state import BuildState, StageState
+from builder.frontend.convert.types import NamedContext
+from builder.frontend.errors import (
+    BadOption,
+    CircularStages,
+    DockerfileError,
+    ExpansionProblem,
+    InvalidInstruction,
+    UnknownStage,
+    suggestion,
+)
+from builder.frontend.instructions import Copy, From, Instruction, Onbuild, Run
+from builder.frontend.parser import parse_instruction
+from builder.frontend.source import Span
+from builder.frontend.stages import Stage
+from builder.frontend.words import Expanded, expand
+from builder.oci.config import ImageConfig
+from builder.oci.platform import Platform
+from builder.oci.reference import Reference
+
+WELL_KNOWN_IMAGES = (
+    "alpine",
+    "busybox",
+    "centos",
+    "debian",
+    "golang",
+    "ubuntu",
+    "fedora",
+    "python",
+    "node",
+    "nginx",
+    "redis",
+)
+
+
+class Plan:
+    """The stages found so far."""
+
+    def __init__(self, build: BuildState) -> None:
+        self.build = build
+        self.stages: dict[int, StageState] = {}
+        self.autos: dict[str, StageState] = {}
+        self.order: list[StageState] = []
+        self._waiting: list[StageState] = []
+
+    def need(self, targets: Iterable[Stage]) -> None:
+        """Find everything that ``targets`` need."""
+        for target in targets:
+            self._stage(target)
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._resolve_images(waiting)
+            for stage in waiting:
+                self._triggers(stage)
+                self._sources(stage)
+        self._check_cycles()
+        self._check_order()
+        self.order.sort(key=lambda stage: (not stage.auto, stage.stage.index))
+
+    def _stage(self, stage: Stage) -> StageState:
+        """The state of ``stage``, with its base; both are then waiting for their images."""
+        chain: list[Stage] = []
+        current: Stage | None = stage
+        while current is not None and current.index not in self.stages:
+            chain.append(current)
+            current = self._base_stage(current)
+        for item in reversed(chain):
+            self._add(item)
+        return self.stages[stage.index]
+
+    def _base_stage(self, stage: Stage) -> Stage | None:
+        if stage.name and self._replacement(stage, self._platform(stage.base)) is not None:
+            return None
+        return self.build.table.earlier(self._base_name(stage.base), stage.index)
+
+    def _add(self, stage: Stage) -> None:
+        found = StageState(self.build, stage, self._platform(stage.base))
+        self.stages[stage.index] = found
+        self.order.append(found)
+        self._waiting.append(found)
+        found.replaced = self._replacement(stage, found.platform) if stage.name else None
+        if found.replaced is not None:
+            self._name_context(found, found.replaced)
+            return
+        found.base_name = self._base_name(stage.base)
+        base = self.build.table.earlier(found.base_name, stage.index)
+        if base is not None:
+            found.base = self.stages[base.index]
+            if stage.base.platform is None:
+                found.platform = found.base.platform
+            return
+        self._outside(found)
+
+    def _replacement(self, stage: Stage, platform: Platform) -> NamedContext | None:
+        """FRM-03 (1)."""
+        return self.build.context(stage.name, platform)
+
+    def _outside(self, stage: StageState) -> None:
+        """A base that is no stage: scratch, a named context, or an image (FRM-03)."""
+        if stage.base_name == "scratch":
+            return
+        build, base = self.build, stage.stage.base
+        name = context_name(stage.base_name)
+        found = build.context(name, stage.platform)
+        if found is not None:
+            stage.base_context = found
+            self._name_context(stage, found)
+            return
+        try:
+            stage.image_ref = str(Reference.parse(stage.base_name).with_default_tag())
+        except InvalidValue as error:
+            raise InvalidInstruction(
+                f'failed to parse stage name "{stage.base_name}": {error.message}',
+                spans=(base.at.span,),
+                hint=error.hint,
+            ) from error
+
+    def _name_context(self, stage: StageState, context: NamedContext) -> None:
+        """An image as named context is resolved like a base."""
+        if context.kind != "image" or context.image is not None:
+            return
+        ref = context.identifier.removeprefix("docker-image://")
+        try:
+            stage.image_ref = str(Reference.parse(ref).with_default_tag())
+        except InvalidValue as error:
+            raise BadOption(f"invalid context specifier {ref} for {context.name}: {error.message}") from error
+
+    def _expand_from(self, text: str, base: From) -> Expanded:
+        try:
+            return expand(text, self.build.global_env, self.build.escape)
+        except ExpansionProblem as error:
+            error.spans = (base.at.span,)
+            raise
+
+    def _base_name(self, base: From) -> str:
+        found = self._expand_from(base.image, base)
+        if not found.text:
+            raise InvalidInstruction(f"base name ({base.image}) should not be blank", spans=(base.at.span,))
+        return found.text
+
+    def _platform(self, base: From) -> Platform:
+        if base.platform is None:
+            return self.build.options.platform
+        span = base.at.span
+        text = self._expand_from(base.platform, base).text
+        if not text:
+            raise InvalidInstruction(f"empty platform value from expression {base.platform}", spans=(span,))
+        try:
+            return Platform.parse(text)
+        except InvalidValue as error:
+            raise InvalidInstruction(
+                f"failed to parse platform {text}: {error.message}", spans=(span,), hint=error.hint
+            ) from error
+
+    def _resolve_images(self, stages: list[StageState]) -> None:
+        wanted = [(stage.image_ref, stage.platform) for stage in stages if stage.image_ref is not None]
+        new = [key for key in dict.fromkeys(wanted) if key not in self.build.images]
+        if len(new) > 1:
+            self.build.resolver.prefetch(new)
+        for stage in stages:
+            if stage.image_ref is None:
+                continue
+            try:
+                stage.image = self.build.image(stage.image_ref, stage.platform)
+            except PybuildError as error:
+                self._explain(error, stage)
+                raise
+
+    def _explain(self, error: PybuildError, stage: StageState) -> None:
+        """FRM-10: name the image as typed, and what may have been meant."""
+        at = stage.stage.base.at
+        name = stage.base_name or stage.image_ref or ""
+        if "/" not in name and ":" not in name and not error.hint:
+            hint = suggestion(name, (*self.build.table.names, *WELL_KNOWN_IMAGES)).strip(" ()")
+            error.hint = hint or None
+        error.context = (*error.context, f"failed to resolve source metadata for {stage.image_ref}")
+        if isinstance(error, DockerfileError):
+            error.spans = error.spans or (at.span,)
+        else:
+            error.context = (*error.context, f"{at.span.filename}:{at.span.start}: {at.text[:200]}")
+
+    def _triggers(self, stage: StageState) -> None:
+        """ONB-02: from the parent stage of this file, or from the base image's config."""
+        if stage.replaced is not None or stage.auto:
+            return
+        span = stage.stage.base.at.span
+        if stage.base is not None and stage.base.replaced is None:
+            found = [item for item in stage.base.stage.instructions if isinstance(item, Onbuild)]
+            stage.triggers = tuple(_at(item.trigger, span) for item in found)
+            return
+        config = base_config(stage.base or stage)
+        if config is not None:
+            stage.triggers = tuple(self._trigger(text, span) for text in config.on_build)
+
+    def _trigger(self, text: str, span: Span) -> Instruction:
+        return parse_instruction(text, "\\", span.filename, span.start, span.end)
+
+    def _sources(self, stage: StageState) -> None:
+        """Stages and images that COPY --from and RUN --mount name."""
+        if stage.replaced is not None:
+            return
+        for instruction in stage.instructions:
+            match instruction:
+                case Copy() if instruction.from_:
+                    self._source(stage, instruction.from_, instruction, copy=True)
+                case Run():
+                    for name in instruction.mount_sources:
+                        if name:
+                            self._source(stage, name, instruction, copy=False)
+                case _:
+                    pass
+
+    def _source(self, stage: StageState, name: str, instruction: Instruction, *, copy: bool) -> None:
+        if name in stage.sources:
+            return
+        span = instruction.at.span
+        if "$" in name:
+            raise InvalidInstruction(
+                "variable expansion is not supported for --from, define a new stage with FROM using ARG "
+                "from global scope as a workaround",
+                spans=(span,),
+            )
+        table = self.build.table
+        if copy and name.isascii() and name.isdigit():
+            index = int(name[:9])
+            if index >= stage.stage.index:
+                raise UnknownStage(f"invalid stage index {index}", spans=(span,))
+            stage.sources[name] = self._stage(table.stages[index])
+            return
+        found = table.earlier(name, stage.stage.index) or table.later(name, stage.stage.index)
+        stage.sources[name] = self._stage(found) if found else self._auto(name, instruction)
+
+    def _auto(self, name: str, instruction: Instruction) -> StageState:
+        """A stage made for an image or named context that an instruction names."""
+        found = self.autos.get(name)
+        if found is None:
+            base = From(instruction.at, name)
+            stage = Stage(-1, "", name, base, ())
+            found = StageState(self.build, stage, self.build.options.platform, auto=True)
+            found.base_name = name
+            self.autos[name] = found
+            self.order.append(found)
+            self._waiting.append(found)
+            self._outside(found)
+        return found
+
+    def _check_cycles(self) -> None:
+        """Stages that need each other; every one of them is shown (FRM-08)."""
+        done: set[int] = set()
+        for start in self.order:
+            path: list[StageState] = []
+            stack: list[tuple[StageState, bool]] = [(start, False)]
+            on_path: set[int] = set()
+            while stack:
+                stage, leaving = stack.pop()
+                if leaving:
+                    path.pop()
+                    on_path.discard(id(stage))
+                    done.add(id(stage))
+                    continue
+                if id(stage) in on_path:
+                    circle = path[path.index(stage) :]
+                    spans = tuple(item.stage.base.at.span for item in circle)
+                    raise CircularStages(
+                        f"circular dependency detected on stage: {stage.stage.label}", spans=spans
+                    )
+                if id(stage) in done:
+                    continue
+                path.append(stage)
+                on_path.add(id(stage))
+                stack.append((stage, True))
+                needs = [*stage.sources.values(), *([stage.base] if stage.base else [])]
+                stack.extend((need, False) for need in needs)
+
+    def _check_order(self) -> None:
+        """A stage is used only after it is defined (CPY-03, MNT-05)."""
+        for stage in self.order:
+            for instruction in stage.instructions:
+                late = [
+                    (name, isinstance(instruction, Copy))
+                    for name in _names(instruction)
+                    if name in stage.sources and not _before(stage.sources[name], stage)
+                ]
+                if not late or stage.replaced is not None:
+                    continue
+                name, copies = late[0]
+                other = stage.sources[name].stage.label
+                raise UnknownStage(
+                    f'cannot copy from stage "{other}", it needs to be defined before current stage '
+                    f'"{stage.stage.label}"'
+                    if copies
+                    else f'cannot mount from stage "{other}" to "{stage.stage.label}", '
+                    "stage needs to be defined before current command",
+                    spans=(instruction.at.span,),
+                )
+
+
+def _names(instruction: Instruction) -> tuple[str, ...]:
+    if isinstance(instruction, Copy):
+        return (instruction.from_,)
+    return instruction.mount_sources if isinstance(instruction, Run) else ()
+
+
+def _before(one: StageState, other: StageState) -> bool:
+    return one.auto or one.stage.index < other.stage.index
+
+
+def _at(instruction: Instruction, span: Span) -> Instruction:
+    """A trigger, seen from the FROM line that runs it (ONB-04)."""
+    return instruction._replace(at=instruction.at._replace(span=span, comments=()))
+
+
+def base_config(stage: StageState) -> ImageConfig | None:
+    """The config of the image or named context that a stage starts from."""
+    if stage.image is not None:
+        return stage.image.config
+    context = stage.replaced or stage.base_context
+    return context.image.config if context is not None and context.image is not None else None
+
+
+def context_name(name: str) -> str:
+    """How a named context is looked up: familiar form without ``:latest`` (CTX-07)."""
+    try:
+        return Reference.parse(name).familiar.removesuffix(":latest")
+    except InvalidValue:
+        return name

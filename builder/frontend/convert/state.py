@@ -1,0 +1,265 @@
+"""What is known while converting: of the whole build, and of one stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builder.errors import PybuildError
+from builder.frontend.convert.graph import Draft, Tree
+from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
+from builder.frontend.errors import ExpansionProblem, InvalidInstruction
+from builder.frontend.instructions import Instruction
+from builder.frontend.lint import Linter
+from builder.frontend.parser import Dockerfile
+from builder.frontend.platformargs import proxy_env
+from builder.frontend.source import Span
+from builder.frontend.stages import Stage, StageTable
+from builder.frontend.words import Expanded, expand, is_plain
+from builder.llb.definition import VertexMeta
+from builder.llb.ops import SourceOp
+from builder.oci.config import History, ImageConfig
+from builder.oci.platform import Platform
+
+HISTORY_COMMENT = "buildkit.dockerfile.v0"
+DEFAULT_SHELL = ("/bin/sh", "-c")
+
+
+class LocalInput:
+    """A local source whose wanted paths are gathered while converting (CPY-25, CTX-12)."""
+
+    __slots__ = ("draft", "name", "paths")
+
+    def __init__(self, name: str, label: str) -> None:
+        self.name = name
+        self.draft = Draft(None, meta=VertexMeta(name=label))
+        self.paths: set[str] | None = set()
+
+    def want(self, path: str) -> None:
+        """Note that ``path`` (clean, absolute) is needed; the root means everything."""
+        if path == "/":
+            self.paths = None
+        elif self.paths is not None:
+            self.paths.add(path)
+
+
+class BuildState:
+    """One conversion: options, answers so far, and what is collected for the end."""
+
+    def __init__(self, dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, linter: Linter) -> None:
+        self.dockerfile = dockerfile
+        self.options = options
+        self.resolver = resolver
+        self.linter = linter
+        self.table = StageTable.of(dockerfile)
+        self.escape = dockerfile.escape
+        self.build_args = dict(options.build_args)
+        self.used_args: set[str] = set()
+        self.proxy_env = proxy_env(self.build_args)
+        self.global_env: dict[str, str] = {}
+        self.global_names: set[str] = set()
+        self.epoch: int | None = options.epoch
+        self.created: str | None = None
+        self.images: dict[tuple[str, Platform], ResolvedImage] = {}
+        self.contexts: dict[str, NamedContext] = {}
+        self.locals: dict[str, LocalInput] = {}
+        self._main: Draft | None = None
+
+    def local(self, name: str, label: str) -> LocalInput:
+        """The local input called ``name``."""
+        found = self.locals.get(name)
+        if found is None:
+            found = self.locals[name] = LocalInput(name, label)
+        return found
+
+    def main_context(self) -> tuple[Draft, LocalInput | None]:
+        """The build context: a local input, or the source that stands in for it."""
+        label = "[internal] load build context"
+        if self.options.context is None:
+            found = self.local(self.options.context_name, label)
+            return found.draft, found
+        if self._main is None:
+            self._main = Draft(self.options.context, meta=VertexMeta(name=label))
+        return self._main, None
+
+    def image(self, ref: str, platform: Platform) -> ResolvedImage:
+        """The image called ``ref``, asked for once."""
+        key = (ref, platform)
+        found = self.images.get(key)
+        if found is None:
+            found = self.images[key] = self.resolver.image(ref, platform, mode=self.options.resolve_mode)
+        return found
+
+    def context(self, name: str, platform: Platform) -> NamedContext | None:
+        """The named context called ``name``; scratch and context are never replaced (CTX-07)."""
+        if name in ("scratch", "context"):
+            return None
+        found = self.resolver.context(name, platform)
+        if found is not None:
+            self.contexts[name] = found
+        return found
+
+    def finish_locals(self) -> None:
+        """Give the local inputs their ops (CMP-07)."""
+        from builder.oci.canonical import canonical_json  # noqa: PLC0415
+
+        for found in self.locals.values():
+            attrs: tuple[tuple[str, str], ...] = ()
+            if found.paths:
+                wanted = sorted(path.lstrip("/") for path in found.paths)
+                attrs = (("local.followpaths", canonical_json(wanted).decode("ascii")),)
+            found.draft.op = SourceOp(identifier=f"local://{found.name}", attrs=attrs)
+
+
+class Settings:
+    """An image's run settings while a stage changes them; ``freeze`` gives the config."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        self.base = config
+        self.env: dict[str, str | None] = {}
+        for item in config.env:
+            key, equals, value = item.partition("=")
+            self.env[key] = value if equals else None
+        self.labels = dict(config.labels)
+        self.ports = dict.fromkeys(config.exposed_ports)
+        self.volumes = dict.fromkeys(config.volumes)
+        self.user = config.user
+        self.workdir = config.workdir
+        self.cmd = config.cmd
+        self.entrypoint = config.entrypoint
+        self.shell = config.shell
+        self.stop_signal = config.stop_signal
+        self.healthcheck = config.healthcheck
+        self.on_build = config.on_build
+        self.author = config.author
+        self.args_escaped = config.args_escaped
+        self.history = list(config.history)
+
+    def freeze(self, platform: Platform) -> ImageConfig:
+        """The config as it is now."""
+        return replace(
+            self.base,
+            platform=platform,
+            created=None,
+            author=self.author,
+            user=self.user,
+            exposed_ports=tuple(self.ports),
+            env=tuple(key if value is None else f"{key}={value}" for key, value in self.env.items()),
+            entrypoint=self.entrypoint,
+            cmd=self.cmd,
+            volumes=tuple(self.volumes),
+            workdir=self.workdir,
+            labels=tuple(self.labels.items()),
+            stop_signal=self.stop_signal,
+            args_escaped=self.args_escaped,
+            healthcheck=self.healthcheck,
+            on_build=self.on_build,
+            shell=self.shell,
+            history=tuple(self.history),
+        )
+
+
+class StageState:
+    """One stage: first what it is built on and needs (``plan``), then its tree and settings (``base`` and the rest).
+
+    A stage made only because an instruction names an image has ``auto`` set.
+    """
+
+    def __init__(self, build: BuildState, stage: Stage, platform: Platform, *, auto: bool = False) -> None:
+        self.build = build
+        self.stage = stage
+        self.auto = auto
+        self.platform = platform
+        # Planned
+        self.base: StageState | None = None
+        self.base_name = ""
+        self.replaced: NamedContext | None = None
+        self.base_context: NamedContext | None = None
+        self.image_ref: str | None = None
+        self.image: ResolvedImage | None = None
+        self.triggers: tuple[Instruction, ...] = ()
+        self.sources: dict[str, StageState] = {}
+        # Converted
+        self.done = False
+        self.tree: Tree = None
+        self.local: LocalInput | None = None
+        self.env: dict[str, str] = {}
+        self.args: dict[str, str | None] = {}
+        self.settings = Settings(ImageConfig.scratch(platform))
+        self.base_config: ImageConfig | None = None
+        self.ignore_cache = False
+        self.cmd_set = False
+        self.workdir_set = False
+        self.steps = 0
+        self.step = 0
+        self.in_trigger = False
+
+    @property
+    def workdir(self) -> str:
+        """The current working directory, "/" at first."""
+        return self.settings.workdir or "/"
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """The shell of shell-form commands."""
+        return self.settings.shell or DEFAULT_SHELL
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """Triggers of the base first, then the stage's own (ONB-02)."""
+        return (*self.triggers, *self.stage.instructions)
+
+    def expand(self, text: str, span: Span, **modes: bool) -> str:
+        """Expand one word with the stage's environment; unknown variables are linted."""
+        if is_plain(text, self.build.escape):
+            return text
+        found = self.try_expand(text, span, **modes)
+        if found.unmatched:
+            self.lint_unmatched(found, span)
+        return found.text
+
+    def try_expand(self, text: str, span: Span, **modes: bool) -> Expanded:
+        """Expand without lint; an error gets the instruction's lines."""
+        try:
+            return expand(text, self.env, self.build.escape, **modes)
+        except ExpansionProblem as error:
+            error.spans = error.spans or (span,)
+            raise
+
+    def lint_unmatched(self, found: Expanded, span: Span) -> None:
+        """LNT-20: declared arguments without a value are fine."""
+        known = self.args.keys()
+        for name in sorted(found.unmatched - known):
+            self.build.linter.undefined_variable(name, (*self.env, *known), span)
+
+    def commit(self, created_by: str, *, empty: bool) -> None:
+        """Add a history entry (HIS-01)."""
+        self.settings.history.append(
+            History(
+                created=self.build.created,
+                created_by=created_by,
+                comment=HISTORY_COMMENT,
+                empty_layer=empty,
+            )
+        )
+
+    def meta(self, name: str, instruction: Instruction, *, group: str = "") -> VertexMeta:
+        """What a vertex of this stage says of itself (NAM-07)."""
+        at = instruction.at
+        return VertexMeta(
+            name=name,
+            command=at.text,
+            ignore_cache=self.ignore_cache,
+            progress_group=group,
+            source=at.span,
+            resources=self.build.options.resources,
+        )
+
+    def fail(self, message: str, instruction: Instruction, *, hint: str | None = None) -> InvalidInstruction:
+        """The error to raise when an instruction cannot be carried out."""
+        return InvalidInstruction(message, spans=(instruction.at.span,), hint=hint)
+
+
+def with_span(error: PybuildError, instruction: Instruction) -> None:
+    """Say in ``error`` which instruction it belongs to, if it does not know."""
+    span = instruction.at.span
+    error.context = (*error.context, f"{span.filename}:{span.start}: {instruction.at.text[:200]}")

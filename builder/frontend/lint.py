@@ -1,0 +1,281 @@
+"""Warnings: each rule has a name, a page and a message (section 20 of the rows).
+
+``Linter`` collects what the conversion finds, and applies the ``check`` directive. ``lint_text`` holds the rules that
+need nothing but the parsed file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
+
+from builder.frontend.errors import BadOption, LintViolation, suggestion
+from builder.frontend.instructions import Arg, Env, From, Instruction, Label, Maintainer, Onbuild
+from builder.frontend.parser import Dockerfile
+from builder.frontend.source import Span
+from builder.frontend.stages import StageTable
+from builder.oci.platform import Platform
+
+_PAGE = "https://docs.docker.com/go/dockerfile/rule/"
+
+
+class Rule(NamedTuple):
+    """What a rule asks for; ``page`` is "" when there is none."""
+
+    name: str
+    page: str
+    detail: str
+    experimental: bool = False
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("StageNameCasing", "stage-name-casing", "Stage names should be lowercase"),
+        Rule("FromAsCasing", "from-as-casing", "The 'as' keyword should match the case of the 'from' keyword"),
+        Rule("NoEmptyContinuation", "no-empty-continuation", "Empty continuation lines will become errors in a future release"),
+        Rule("ConsistentInstructionCasing", "consistent-instruction-casing", "All commands within the Dockerfile should use the same casing (either upper or lower)"),
+        Rule("DuplicateStageName", "duplicate-stage-name", "Stage names should be unique"),
+        Rule("ReservedStageName", "reserved-stage-name", "Reserved words should not be used as stage names"),
+        Rule("JSONArgsRecommended", "json-args-recommended", "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals"),
+        Rule("MaintainerDeprecated", "maintainer-deprecated", "The MAINTAINER instruction is deprecated, use a label instead to define an image author"),
+        Rule("UndefinedArgInFrom", "undefined-arg-in-from", "FROM command must use declared ARGs"),
+        Rule("WorkdirRelativePath", "workdir-relative-path", "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes"),
+        Rule("UndefinedVar", "undefined-var", "Variables should be defined before their use"),
+        Rule("MultipleInstructionsDisallowed", "multiple-instructions-disallowed", "Multiple instructions of the same type should not be used in the same stage"),
+        Rule("LegacyKeyValueFormat", "legacy-key-value-format", "Legacy key/value format with whitespace separator should not be used"),
+        Rule("InvalidBaseImagePlatform", "", "Base image platform does not match expected target platform"),
+        Rule("RedundantTargetPlatform", "redundant-target-platform", "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"),
+        Rule("SecretsUsedInArgOrEnv", "secrets-used-in-arg-or-env", "Sensitive data should not be used in the ARG or ENV commands"),
+        Rule("InvalidDefaultArgInFrom", "invalid-default-arg-in-from", "Default value for global ARG results in an empty or invalid base image name"),
+        Rule("FromPlatformFlagConstDisallowed", "from-platform-flag-const-disallowed", "FROM --platform flag should not use a constant value"),
+        Rule("CopyIgnoredFile", "copy-ignored-file", "Attempting to Copy file that is excluded by .dockerignore"),
+        Rule("InvalidDefinitionDescription", "invalid-definition-description", "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is not intended to be a description comment, add an empty line or comment between the instruction and the comment.", experimental=True),
+        Rule("ExposeProtoCasing", "expose-proto-casing", "Protocol in EXPOSE instruction should be lowercase"),
+        Rule("ExposeInvalidFormat", "expose-invalid-format", "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release"),
+    )
+}  # fmt: skip
+
+
+class LintWarning(NamedTuple):
+    """One finding."""
+
+    rule: str
+    message: str
+    span: Span
+
+    @property
+    def url(self) -> str:
+        """The rule's page, "" when it has none."""
+        page = RULES[self.rule].page
+        return f"{_PAGE}{page}/" if page else ""
+
+    @property
+    def detail(self) -> str:
+        """What the rule is about."""
+        return RULES[self.rule].detail
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.message} (line {self.span.start})"
+
+
+class LintConfig(NamedTuple):
+    """The ``check`` directive (LNT-03)."""
+
+    skip: frozenset[str] = frozenset()
+    skip_all: bool = False
+    experimental: frozenset[str] = frozenset()
+    experimental_all: bool = False
+    error: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> LintConfig:
+        """Read ``skip=A,B;error=true;experimental=all``; raises BadOption."""
+        found = cls()
+        parts = text.split(";")
+        if len(parts) > 3:
+            raise BadOption(f'invalid check option "{text[:200]}"')
+        for part in parts:
+            key, equals, value = part.partition("=")
+            match key.strip(), value.strip():
+                case "skip", names if equals:
+                    rules = frozenset(name.strip() for name in names.split(","))
+                    found = found._replace(skip=found.skip | rules, skip_all="all" in rules)
+                case "experimental", names if equals:
+                    rules = frozenset(name.strip() for name in names.split(","))
+                    found = found._replace(experimental=rules, experimental_all="all" in rules)
+                case "error", ("true" | "false" | "1" | "0") as flag:
+                    found = found._replace(error=flag in ("true", "1"))
+                case "", "" if len(parts) > 1:
+                    continue
+                case _:
+                    raise BadOption(
+                        f'invalid check option "{part.strip()[:200]}"',
+                        hint="want skip=Rule,Rule|all; error=true|false; experimental=Rule|all",
+                    )
+        return found
+
+    def reports(self, rule: Rule) -> bool:
+        """Whether findings of ``rule`` count."""
+        if rule.experimental and not self.experimental_all and rule.name not in self.experimental:
+            return False
+        return not self.skip_all and rule.name not in self.skip
+
+
+class Linter:
+    """Collects findings, once each, as the configuration allows."""
+
+    def __init__(self, config: LintConfig, instructions: Iterable[Instruction] = ()) -> None:
+        self.config = config
+        self._found: dict[LintWarning, None] = {}
+        self._local: dict[int, LintConfig] = {}
+        for instruction in instructions:
+            for comment in instruction.at.comments:
+                key, equals, value = comment.partition("=")
+                if equals and key.strip().lower() == "check":
+                    self._local[instruction.at.span.start] = LintConfig.parse(value.strip())
+
+    @property
+    def warnings(self) -> tuple[LintWarning, ...]:
+        """What was found, in file order."""
+        return tuple(sorted(self._found, key=lambda found: found.span.start))
+
+    def report(self, name: str, span: Span, message: str) -> None:
+        """Add a finding of rule ``name``."""
+        rule = RULES[name]
+        local = self._local.get(span.start)
+        if self.config.reports(rule) and (local is None or local.reports(rule._replace(experimental=False))):
+            self._found[LintWarning(name, message, span)] = None
+
+    def undefined_variable(self, name: str, known: Iterable[str], span: Span) -> None:
+        """LNT-20."""
+        hint = suggestion(name, known).replace("mean ", "mean $")
+        self.report("UndefinedVar", span, f"Usage of undefined variable '${name}'{hint}")
+
+    def raise_if_error(self) -> None:
+        """LNT-04: with ``error=true`` findings fail the build."""
+        if self.config.error and self._found:
+            names = ", ".join(sorted({found.rule for found in self._found}))
+            spans = tuple(found.span for found in self.warnings)
+            raise LintViolation(f"lint violation found for rules: {names}", spans=spans)
+
+
+def lint_text(linter: Linter, dockerfile: Dockerfile, table: StageTable) -> None:
+    """The rules about how the file is written."""
+    source = dockerfile.source
+    for line in dockerfile.nodes.empty_continuations:
+        linter.report("NoEmptyContinuation", source.span(line, line), "Empty continuation line")
+    _casing(linter, dockerfile.instructions)
+    _stage_names(linter, table)
+    for instruction in dockerfile.instructions:
+        _instruction(linter, instruction)
+
+
+def _casing(linter: Linter, instructions: tuple[Instruction, ...]) -> None:
+    lower = sum(item.at.typed.islower() for item in instructions)
+    upper = sum(item.at.typed.isupper() for item in instructions)
+    majority = "lowercase" if lower > upper else "uppercase"
+    for item in instructions:
+        typed = item.at.typed
+        if not (typed.islower() if lower > upper else typed.isupper()):
+            message = f"Command '{typed}' should match the case of the command majority ({majority})"
+            linter.report("ConsistentInstructionCasing", item.at.span, message)
+
+
+def _stage_names(linter: Linter, table: StageTable) -> None:
+    seen: set[str] = set()
+    for stage in table.stages:
+        base, span = stage.base, stage.base.at.span
+        if not stage.name:
+            continue
+        if base.stage_typed != stage.name:
+            linter.report("StageNameCasing", span, f"Stage name '{base.stage_typed}' should be lowercase")
+        word, keyword = base.as_typed, base.at.typed
+        if (word.isupper() or word.islower()) and (keyword.isupper() or keyword.islower()):
+            if word.isupper() != keyword.isupper():
+                linter.report("FromAsCasing", span, f"'{word}' and '{keyword}' keywords' casing do not match")
+        if stage.name in seen:
+            message = f'Duplicate stage name "{stage.name}", stage names should be unique'
+            linter.report("DuplicateStageName", span, message)
+        seen.add(stage.name)
+        if stage.name in ("context", "scratch"):
+            message = f'Stage name should not use the same name as reserved stage "{stage.name}"'
+            linter.report("ReservedStageName", span, message)
+
+
+def _instruction(linter: Linter, instruction: Instruction) -> None:
+    span = instruction.at.span
+    match instruction:
+        case From():
+            _platform(linter, instruction)
+            _description(linter, instruction, (instruction.stage,) if instruction.stage else ())
+        case Arg():
+            _description(linter, instruction, tuple(name for name, _ in instruction.items))
+        case Maintainer():
+            message = "Maintainer instruction is deprecated in favor of using label"
+            linter.report("MaintainerDeprecated", span, message)
+        case (Env() | Label()) if instruction.legacy:
+            name = "ENV" if isinstance(instruction, Env) else "LABEL"
+            message = f'"{name} key=value" should be used instead of legacy "{name} key value" format'
+            linter.report("LegacyKeyValueFormat", span, message)
+        case Onbuild():
+            _instruction(linter, instruction.trigger)
+        case _:
+            pass
+
+
+def _platform(linter: Linter, instruction: From) -> None:
+    """LNT-24, LNT-27."""
+    text, span = instruction.platform, instruction.at.span
+    if text is None:
+        return
+    if text in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
+        message = (
+            f"Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
+        )
+        linter.report("RedundantTargetPlatform", span, message)
+    elif "$" not in text:
+        parts = text.lower().split("/")
+        named = instruction.stage and any(part in instruction.stage for part in parts[:2] if part)
+        if not named:
+            message = f'FROM --platform flag should not use constant value "{text}"'
+            linter.report("FromPlatformFlagConstDisallowed", span, message)
+
+
+def _description(linter: Linter, instruction: Instruction, names: tuple[str, ...]) -> None:
+    """LNT-29: the last comment line above a stage or argument describes it."""
+    comments = [text for text in instruction.at.comments if not text.lower().startswith("check=")]
+    if not comments or not names:
+        return
+    for name in names:
+        if not any(comment.lower().startswith(name.lower() + " ") for comment in comments):
+            message = f"Comment for {name} should follow the format: `# {name} <description>`"
+            linter.report("InvalidDefinitionDescription", instruction.at.span, message)
+
+
+@cache
+def _secret_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    words = "apikey|auth|credentials?|key|password|pword|passwd|secret|token"
+    return (
+        re.compile(rf"(?:_|^)(?:{words})(?:_|$)", re.IGNORECASE),
+        re.compile(r"(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE),
+    )
+
+
+def lint_secret(linter: Linter, instruction: str, key: str, span: Span) -> None:
+    """LNT-25."""
+    secret, harmless = _secret_patterns()
+    if secret.search(key) and not harmless.search(key):
+        message = f'Do not use ARG or ENV instructions for sensitive data ({instruction} "{key}")'
+        linter.report("SecretsUsedInArgOrEnv", span, message)
+
+
+def lint_base_platform(linter: Linter, name: str, actual: Platform, wanted: Platform, span: Span) -> None:
+    """LNT-23, FRM-16."""
+    if (actual.os, actual.architecture) != (wanted.os, wanted.architecture):
+        message = (
+            f'Base image {name} was pulled with platform "{actual}", expected "{wanted}" for current build'
+        )
+        linter.report("InvalidBaseImagePlatform", span, message)

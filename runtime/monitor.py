@@ -1,0 +1,600 @@
+"""The monitor: one small process per running container, its parent and subreaper.
+
+It owns the container's pseudo terminal or pipes, writes the log, serves ``attach.sock``, forwards published
+ports, applies the restart policy and records how it all ended. It has one thread and a clean interpreter,
+so that it may fork. While it lives it holds ``monitor.lock`` and is the only writer of ``state.json``.
+
+The starter (``runtime.container``) may launch it early, while it still prepares the container: it then
+waits for the ``START`` frame on its first descriptor, and leaves silently when that never comes.
+
+When the monitor dies the container loses its streams and its network namespace's holder; verbs see that
+(``runtime.state.observe``). An auto-remove container is removed by its starter, which says so
+(``REMOVED``); when the starter has left, the monitor runs the command ``on_removal``. If neither happens,
+the next verb that lists containers finishes it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime import specfile, state, wire
+from runtime.errors import ContainerError, PybuildError
+from runtime.eventloop import READ, Loop, Timer
+from runtime.jsonlog import LogWriter
+from runtime.monitor_io import Client, Job
+
+if TYPE_CHECKING:
+    from runtime.proxy import Binding
+
+CONTROL_FD = 3
+
+_SIGKILL = 9
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 60.0
+_STABLE_AFTER_S = 10.0
+_LINGER_S = 10.0
+_OWNER_GRACE_S = 30.0
+
+
+def main(control: int = CONTROL_FD) -> None:
+    """Be a monitor: serve the socket ``control`` and whatever it starts, then exit."""
+    os.closerange(control + 1, 1 << 16)
+    os.set_inheritable(control, False)
+    if os.fork():
+        os._exit(0)  # the starter reaps this one at once; the monitor belongs to init
+    monitor = Monitor(control)
+    try:
+        monitor.serve()
+    except Exception as error:  # noqa: BLE001  (a bug: it must reach somebody)
+        monitor.report_bug(error)
+        os._exit(70)
+    os._exit(0)
+
+
+class Monitor:
+    """One container and everybody who talks to it."""
+
+    def __init__(self, control: int) -> None:
+        self._loop = Loop()
+        self._loop.after_events = self._reap
+        self._clients: set[Client] = set()
+        self._jobs: dict[int, Job] = {}
+        self._pidfds: dict[int, int] = {}
+        self._directory = Path()
+        self._state = state.State()
+        self._main: Job | None = None
+        self._listener: _socket.socket | None = None
+        self._netns = -1
+        self._bindings: list[Binding] = []
+        self._delay_s = _FIRST_DELAY_S
+        self._started_at = 0.0
+        self._restart_timer: Timer | None = None
+        self._stop_timer: Timer | None = None
+        self._execs: dict[str, Job] = {}
+        self._over = False
+        self._removed = False
+        self._control = self._add_client(control)
+
+    def serve(self) -> None:
+        """Serve until the container is over for good."""
+        self._loop.run()
+
+    def report_bug(self, error: Exception) -> None:
+        """Leave the traceback beside the state."""
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        try:
+            (self._directory / "monitor.log").write_text(text)
+        except OSError:
+            pass
+
+    # -- clients
+
+    def _add_client(self, fd: int) -> Client:
+        client = Client(self._loop, fd, self._request)
+        client.on_closed = self._client_closed
+        self._clients.add(client)
+        return client
+
+    def _client_closed(self, client: Client) -> None:
+        self._clients.discard(client)
+        if self._main is None and not self._clients:
+            self._loop.stop()  # launched early and never needed
+        if self._over:
+            self._finish_when_quiet()
+
+    def _accept(self, _: int) -> None:
+        assert self._listener is not None
+        try:
+            # The accept of socket.socket, without importing that module.
+            fd, _peer = self._listener._accept()  # type: ignore[attr-defined]
+        except OSError:
+            return
+        os.set_inheritable(fd, False)
+        self._add_client(fd)
+
+    def _request(self, client: Client, kind: bytes, payload: bytes) -> None:
+        """One request; failures become a FAIL frame."""
+        try:
+            request = json.loads(payload) if payload[:1] == b"{" else {}
+            handler = self._handlers.get(kind)
+            if handler is None:
+                raise ContainerError(f"the monitor does not know the request {kind!r}")
+            handler(self, client, request)
+        except PybuildError as error:
+            _fail(client, error)
+        except (KeyError, ValueError, TypeError) as error:
+            _fail(client, ContainerError(f"malformed request to the monitor: {error!r}"))
+
+    # -- starting
+
+    def _start(self, client: Client, request: dict[str, Any]) -> None:
+        """START: take the directory, make the network, start the process, answer."""
+        if self._main is not None or client is not self._control:
+            raise ContainerError("this monitor already has a container")
+        self._directory = Path(request["directory"])
+        try:
+            self._prepare()
+            self._spec, self._options = specfile.read(self._directory)
+            self._state = state.State(
+                status="created",
+                monitor=state.process_ref(os.getpid()),
+                cgroups=self._state.cgroups,
+            )
+            self._make_network(client)
+            self._run_once(client, request.get("attach"))
+        except (PybuildError, OSError) as error:
+            self._refuse(client, error)
+
+    def _prepare(self) -> None:
+        fd = os.open(self._directory / state.LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning("the container is already running") from None
+        self._lock = fd  # held until this process ends
+        self._state = state.read(self._directory)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Bind ``attach.sock`` through its directory's descriptor: the path may be longer than a socket
+        name.
+        """
+        holder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        (self._directory / state.SOCKET_FILE).unlink(missing_ok=True)
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(f"/proc/self/fd/{holder}/{state.SOCKET_FILE}")
+        finally:
+            os.umask(previous)
+            os.close(holder)
+        listener.listen(64)
+        listener.setblocking(False)
+        self._listener = listener
+        self._loop.watch(listener.fileno(), READ, self._accept)
+
+    def _make_network(self, client: Client) -> None:
+        """Bind published ports, then make a namespace and have the starter connect it."""
+        if self._options.ports:
+            from runtime import proxy
+
+            self._bindings = proxy.bind_all(self._options.ports)
+        network = state.NetworkState(mode=self._options.network_label or self._spec.network.mode)
+        if self._options.network == "bridge":
+            self._netns = _new_netns()
+            network = self._ask_for_links(client)
+        elif self._spec.network.mode == "path":
+            # The path may be another container's /proc/<pid>/ns/net: keep what it means now.
+            self._netns = os.open(self._spec.network.path, os.O_RDONLY | os.O_CLOEXEC)
+        if self._netns >= 0:
+            path = f"/proc/{os.getpid()}/fd/{self._netns}"
+            self._spec = replace(self._spec, network=replace(self._spec.network, mode="path", path=path))
+            network = replace(network, sandbox_key=path)
+        if self._bindings:
+            from runtime import proxy
+
+            proxy.serve(self._loop, self._bindings, network.ip_address)
+            network = replace(network, ports=tuple(binding.port for binding in self._bindings))
+        self._state = replace(self._state, network=network)
+
+    def _ask_for_links(self, client: Client) -> state.NetworkState:
+        """Have the starter, who may import more than we do, connect the namespace; blocks for its answer."""
+        question = json.dumps({"pid": os.getpid(), "fd": self._netns, "start": self._state.monitor.start})
+        kind, payload = client.ask(wire.NETWORK, question.encode())
+        if kind != wire.NETWORK:
+            raise ContainerError("the network of the container could not be set up")
+        return state.network_from_json(json.loads(payload))
+
+    def _run_once(self, client: Client | None, attach: dict[str, Any] | None) -> None:
+        """Start the process; ``client`` is attached before it can write a byte."""
+        from runtime import spawn
+
+        options = self._options
+        job = Job(self._loop, tty=self._spec.terminal, stdin=options.stdin, stdin_once=options.stdin_once)
+        try:
+            child = spawn.spawn(self._spec, job.fds)
+        except BaseException:
+            job.abandon()
+            raise
+        self._child = child
+        job.log = self._open_log()
+        job.on_finished = self._main_finished
+        self._main = job
+        self._started_at = time.monotonic()
+        self._record(
+            status="running",
+            process=state.process_ref(child.pid),
+            started_at=state.timestamp(time.time_ns()),
+            cgroups=child.cgroup_paths,
+            error="",
+        )
+        if client is not None:
+            if attach is not None:
+                _attach(client, job, attach)
+            client.send(wire.OK, json.dumps({"pid": child.pid}).encode())
+        job.started(child.pid)
+        self._watch(child.pid, job)
+
+    def _open_log(self) -> LogWriter | None:
+        log = self._options.log
+        if log.driver == "none":
+            return None
+        path = self._directory / f"{self._spec.id}-json.log"
+        return LogWriter(path, max_size=log.max_size, max_files=log.max_files)
+
+    def _refuse(self, client: Client, error: PybuildError | OSError) -> None:
+        """The container could not be started: say so, record it, leave (LIF-START-3)."""
+        if isinstance(error, OSError):
+            error = ContainerError(f"cannot start the container: {error}", code="start-failed")
+        if not isinstance(error, AlreadyRunning):
+            exit_code = error.exit_status if error.exit_status in (126, 127) else 128
+            if self._directory.name:
+                self._record(
+                    status="exited" if self._state.started_at != state.NEVER else "created",
+                    exit_code=exit_code,
+                    error=error.message,
+                    monitor=state.ProcessRef(),
+                    network=state.NetworkState(),
+                )
+            self._close_door()
+        _fail(client, error)
+        self._over = True
+        client.finish()
+        self._finish_when_quiet()
+
+    # -- children
+
+    def _watch(self, pid: int, job: Job) -> None:
+        self._jobs[pid] = job
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # already reaped below
+        self._pidfds[pid] = pidfd
+        self._loop.watch(pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
+
+    def _reap(self) -> None:
+        """Collect every child that has ended, adopted ones too."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            pidfd = self._pidfds.pop(pid, None)
+            if pidfd is not None:
+                self._loop.forget(pidfd)
+                os.close(pidfd)
+            job = self._jobs.pop(pid, None)
+            if job is not None:
+                job.ended(_shell_code(status))
+
+    def _main_finished(self, code: int) -> None:
+        """The container's first process has ended and its output is complete."""
+        oom = self._child.close()
+        assert self._main is not None
+        if self._main.log is not None:
+            self._main.log.close()
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+        delay_s = self._restart_delay(code)
+        self._record(
+            status="exited" if delay_s is None else "restarting",
+            process=state.ProcessRef(),
+            exit_code=code,
+            oom_killed=oom,
+            finished_at=state.timestamp(time.time_ns()),
+            **(
+                {}
+                if delay_s is not None
+                else {"monitor": state.ProcessRef(), "network": state.NetworkState()}
+            ),
+        )
+        for client in tuple(self._main.clients):
+            client.job = None
+            _exit(client, code)
+        self._main.clients.clear()
+        if delay_s is None:
+            self._end(code)
+        else:
+            self._restart_timer = self._loop.call_later(delay_s, self._restart)
+
+    def _restart_delay(self, code: int) -> float | None:
+        """Seconds until the next start; None = leave it."""
+        policy = self._options.restart
+        if self._state.manually_stopped or policy.name == "no":
+            return None
+        if policy.name == "on-failure":
+            if code == 0 or (policy.maximum and self._state.restart_count >= policy.maximum):
+                return None
+        if time.monotonic() - self._started_at >= _STABLE_AFTER_S:
+            self._delay_s = _FIRST_DELAY_S
+        delay_s, self._delay_s = self._delay_s, min(_LONGEST_DELAY_S, self._delay_s * 2)
+        return delay_s
+
+    def _restart(self) -> None:
+        self._restart_timer = None
+        self._state = replace(self._state, restart_count=self._state.restart_count + 1)
+        try:
+            self._run_once(None, None)
+        except (PybuildError, OSError) as error:
+            text = error.message if isinstance(error, PybuildError) else str(error)
+            self._record(
+                status="exited", error=text, monitor=state.ProcessRef(), network=state.NetworkState()
+            )
+            self._end(self._state.exit_code)
+
+    # -- the end
+
+    def _end(self, code: int) -> None:
+        """Nothing will run any more: tell everybody, and leave when they have heard it."""
+        self._over = True
+        self._close_door()
+        for job in tuple(self._execs.values()):
+            for client in tuple(job.clients):
+                client.job = None
+                _exit(client, code)
+        for client in tuple(self._clients):
+            if client.waiting:
+                _exit(client, code)
+            elif not client.owner:
+                client.finish()
+        self._loop.call_later(_LINGER_S, self._loop.stop)
+        self._finish_when_quiet()
+
+    def _close_door(self) -> None:
+        if self._listener is not None:
+            self._loop.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            (self._directory / state.SOCKET_FILE).unlink(missing_ok=True)
+
+    def _finish_when_quiet(self) -> None:
+        if not self._clients:
+            self._remove_if_asked()
+            self._loop.stop()
+
+    def _remove_if_asked(self) -> None:
+        if self._main is None or self._removed or not self._options.on_removal:
+            return
+        self._removed = True
+        os.close(self._lock)
+        command = self._options.on_removal
+        null = os.open("/dev/null", os.O_RDWR)
+        actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
+        try:
+            os.posix_spawnp(command[0], command, os.environ, file_actions=actions, setsid=True)
+        except OSError:
+            pass  # the next verb finishes it
+
+    # -- requests on a running container
+
+    def _attach_request(self, client: Client, request: dict[str, Any]) -> None:
+        job = self._running()
+        _attach(client, job, request)
+        client.send(wire.OK, b"{}")
+
+    def _exec(self, client: Client, request: dict[str, Any]) -> None:
+        from runtime import spawn
+
+        self._running()
+        self._not_paused("exec")
+        job = Job(self._loop, tty=bool(request["tty"]), stdin=bool(request["stdin"]), stdin_once=True)
+        try:
+            child = spawn.enter(self._child, spawn.exec_spec(self._spec, request), job.fds)
+        except BaseException as error:
+            job.abandon()
+            if isinstance(error, OSError):
+                raise ContainerError(f"exec failed: {error}", code="exec-failed") from error
+            raise
+        exec_id = request["id"]
+        self._execs[exec_id] = job
+        job.on_finished = lambda code: self._exec_finished(exec_id, job, code)
+        if not request.get("detach"):
+            _attach(client, job, {"stdin": request["stdin"], "stdout": True, "stderr": True})
+        if request.get("size"):
+            job.resize(*request["size"])
+        client.send(wire.OK, json.dumps({"id": exec_id, "pid": child}).encode())
+        job.started(child)
+        self._watch(child, job)
+        self._record(execs=tuple(self._execs))
+
+    def _exec_finished(self, exec_id: str, job: Job, code: int) -> None:
+        self._execs.pop(exec_id, None)
+        if not self._over:
+            self._record(execs=tuple(self._execs))
+        for client in tuple(job.clients):
+            client.job = None
+            _exit(client, code)
+        job.clients.clear()
+
+    def _signal(self, client: Client, request: dict[str, Any]) -> None:
+        """SIGNAL: to the container's first process; KILL also ends a pending restart (LIF-KILL-2)."""
+        number = int(request["signal"])
+        final = number in (_SIGKILL, self._options.stop_signal)
+        if self._restart_timer is not None:
+            if final:
+                self._cancel_restart()
+            client.send(wire.OK, b"{}")
+            return
+        job = self._running()
+        if not request.get("force"):
+            self._not_paused("kill")
+        if final:
+            self._record(manually_stopped=True)
+        self._child.signal(number)
+        if self._state.status == "paused":
+            self._child.thaw()
+        client.send(wire.OK, json.dumps({"pid": job.pid}).encode())
+
+    def _stop(self, client: Client, request: dict[str, Any]) -> None:
+        """STOP: the signal, then KILL after ``timeout_s``; the exit is the answer."""
+        client.waiting = True
+        if self._restart_timer is not None:
+            self._cancel_restart()
+            return
+        self._running()
+        self._not_paused("stop")
+        self._record(manually_stopped=True)
+        self._child.signal(int(request.get("signal") or self._options.stop_signal))
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+        if float(request["timeout_s"]) >= 0:
+            self._stop_timer = self._loop.call_later(
+                float(request["timeout_s"]), lambda: self._child.signal(_SIGKILL)
+            )
+
+    def _cancel_restart(self) -> None:
+        assert self._restart_timer is not None
+        self._restart_timer.cancel()
+        self._restart_timer = None
+        self._record(
+            status="exited", manually_stopped=True, monitor=state.ProcessRef(), network=state.NetworkState()
+        )
+        self._end(self._state.exit_code)
+
+    def _pause(self, client: Client, _: dict[str, Any]) -> None:
+        self._running()
+        if self._state.status == "paused":
+            raise ContainerError("the container is already paused", code="container-paused")
+        self._child.freeze()
+        self._record(status="paused")
+        client.send(wire.OK, b"{}")
+
+    def _unpause(self, client: Client, _: dict[str, Any]) -> None:
+        self._running()
+        if self._state.status != "paused":
+            raise ContainerError("the container is not paused", code="container-not-paused")
+        self._child.thaw()
+        self._record(status="running")
+        client.send(wire.OK, b"{}")
+
+    def _wait(self, client: Client, _: dict[str, Any]) -> None:
+        client.waiting = True
+
+    def _resize(self, client: Client, request: dict[str, Any]) -> None:
+        job = self._execs.get(request["exec"]) if request.get("exec") else self._running()
+        if job is not None:
+            job.resize(int(request["rows"]), int(request["columns"]))
+        client.send(wire.OK, b"{}")
+
+    def _removed_by_owner(self, client: Client, _: dict[str, Any]) -> None:
+        self._removed = True
+        client.finish()
+
+    # -- helpers
+
+    def _running(self) -> Job:
+        if self._main is None or self._main.exit_code is not None or self._over:
+            raise ContainerError("the container is not running", code="container-not-running")
+        return self._main
+
+    def _not_paused(self, verb: str) -> None:
+        if self._state.status == "paused":
+            raise ContainerError(
+                f"the container is paused: cannot {verb}", hint="unpause it first", code="container-paused"
+            )
+
+    def _record(self, **changes: Any) -> None:
+        self._state = replace(self._state, **changes)
+        try:
+            state.write(self._directory, self._state)
+        except OSError:
+            pass  # removed meanwhile, or a full disk: keep looking after the container
+
+    _handlers = {
+        wire.START: _start,
+        wire.ATTACH: _attach_request,
+        wire.EXEC: _exec,
+        wire.SIGNAL: _signal,
+        wire.STOP: _stop,
+        wire.PAUSE: _pause,
+        wire.UNPAUSE: _unpause,
+        wire.WAIT: _wait,
+        wire.RESIZE: _resize,
+        wire.REMOVED: _removed_by_owner,
+    }
+
+
+class AlreadyRunning(ContainerError):
+    """Another monitor has this container."""
+
+    code = "container-already-running"
+
+
+def _attach(client: Client, job: Job, request: dict[str, Any]) -> None:
+    client.owner = bool(request.get("owner"))
+    client.attach(
+        job,
+        stdin=bool(request.get("stdin")),
+        stdout=bool(request.get("stdout")),
+        stderr=bool(request.get("stderr")),
+    )
+    if request.get("size"):
+        job.resize(*request["size"])
+
+
+def _exit(client: Client, code: int) -> None:
+    client.send(wire.EXIT, json.dumps({"code": code}).encode())
+    if not client.owner:
+        client.finish()
+
+
+def _fail(client: Client, error: PybuildError) -> None:
+    answer = {
+        "message": error.message,
+        "code": error.code,
+        "exit_status": error.exit_status,
+        "hint": error.hint,
+        "context": list(error.context),
+    }
+    client.send(wire.FAIL, json.dumps(answer).encode())
+
+
+def _new_netns() -> int:
+    """A new network namespace; this process stays where it is."""
+    from runtime.syscalls.constants import CLONE_NEWNET
+    from runtime.syscalls.linux import KERNEL
+
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        KERNEL.unshare(CLONE_NEWNET)
+        made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        KERNEL.setns(home, CLONE_NEWNET)
+    finally:
+        os.close(home)
+    return made
+
+
+def _shell_code(status: int) -> int:
+    return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
