@@ -11,19 +11,23 @@ from cli.settings import Settings
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from builder.build.run import Machine
     from builder.cache.store import Store
+    from builder.registry.hosts import RegistryConfig
+    from cli.machine import LazyMachine
 
 
 class App:
     """One call of the program. Use with ``with``; the store opens on first use and is closed at the end."""
 
-    __slots__ = ("_store", "debug", "error_format", "settings")
+    __slots__ = ("_machine", "_store", "debug", "error_format", "settings")
 
     def __init__(self, settings: Settings, *, debug: bool = False, error_format: str = "text") -> None:
         self.settings = settings
         self.debug = debug
         self.error_format = error_format
         self._store: Store | None = None
+        self._machine: LazyMachine | None = None
 
     @property
     def store(self) -> Store:
@@ -34,12 +38,30 @@ class App:
             self._store = Store.open(self.settings.root)
         return self._store
 
+    def registry_config(self) -> RegistryConfig:
+        """How registries are spoken to: docker's credentials, ``registries.conf``, certificates, proxies."""
+        from cli.registries import registry_config
+
+        return registry_config(self.settings)
+
+    @property
+    def machine(self) -> Machine:
+        """What a build uses of this machine; made when a step needs it."""
+        if self._machine is None:
+            from cli.machine import LazyMachine
+
+            self._machine = LazyMachine()
+        return self._machine.machine()
+
     def __enter__(self) -> App:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._machine is not None:
+            self._machine.close()
+            self._machine = None
         if self._store is not None:
             self._store.close()
             self._store = None

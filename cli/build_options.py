@@ -183,7 +183,8 @@ def ulimits(args: Args) -> tuple[Ulimit, ...]:
     """``--ulimit`` values of a build."""
     from builder.llb.ops import Ulimit
 
-    return tuple(Ulimit(*ulimit(text)) for text in args.many("ulimit"))
+    found = [ulimit(text) for text in args.many("ulimit")]
+    return tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in found)
 
 
 def limits(args: Args) -> Limits:

@@ -137,6 +137,20 @@ class Settings:
         return tuple(str(host) for host in found) if isinstance(found, list) else ()
 
     @property
+    def registries_conf(self) -> tuple[Path, ...]:
+        """Where ``registries.conf`` may be, the user's first."""
+        own = Path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
+        chosen = self._environ.get("CONTAINERS_REGISTRIES_CONF")
+        usual = (own / "containers/registries.conf", Path("/etc/containers/registries.conf"))
+        return (Path(chosen), *usual) if chosen else usual
+
+    @property
+    def certs_dirs(self) -> tuple[Path, ...]:
+        """Where certificates of registries are kept, a directory per host."""
+        own = Path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
+        return (own / "containers/certs.d", Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+    @property
     def traced(self) -> bool:
         """Whether tracebacks of unexpected errors are wanted without ``--debug``."""
         return bool(self._environ.get("PYBUILD_DEBUG"))

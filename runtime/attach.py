@@ -113,7 +113,7 @@ class Session:
         """The answer to a request; output that came before it is kept for ``events``."""
         early: list[tuple[bytes, bytes]] = []
         while True:
-            kind, payload = self._next()
+            kind, payload = self.receive()
             if kind == wire.OK:
                 self._ready[:0] = early
                 return dict(json.loads(payload))
@@ -124,7 +124,8 @@ class Session:
                 return {"network": json.loads(payload)}
             early.append((kind, payload))
 
-    def _next(self) -> tuple[bytes, bytes]:
+    def receive(self) -> tuple[bytes, bytes]:
+        """The next frame."""
         while not self._ready:
             self._receive()
         return self._ready.pop(0)
@@ -141,7 +142,7 @@ class Session:
     def events(self) -> Iterator[Event]:
         """Output and finally the exit; MonitorGone when the monitor dies first."""
         while True:
-            event = to_event(*self._next())
+            event = to_event(*self.receive())
             if event is not None:
                 yield event
                 if event.kind == "exit":
@@ -193,7 +194,7 @@ def error_from(answer: dict[str, Any]) -> PybuildError:
     """The error that a FAIL frame carries."""
     cls = _ERRORS.get(answer["code"], ContainerError)
     error = cls(answer["message"], context=tuple(answer["context"]), hint=answer["hint"], code=answer["code"])
-    error.exit_status = int(answer["exit_status"])  # type: ignore[misc]  # of this one error only
+    error.exit_status = int(answer["exit_status"])
     return error
 
 
@@ -333,10 +334,9 @@ class _Coupling:
         """A descriptor that becomes readable when a signal came in; handlers are put back at the end."""
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
-        wanted = (
-            {int(number) for number in signal.valid_signals()} - _NOT_FORWARDED if self._forward else set()
-        )
-        wanted = {number for number in wanted if number < signal.SIGRTMIN}
+        wanted: set[int] = set()
+        if self._sig_proxy:
+            wanted = {int(n) for n in signal.valid_signals() if n < signal.SIGRTMIN} - _NOT_FORWARDED
         if self._terminal:
             wanted.add(int(signal.SIGWINCH))
         before: dict[int, Any] = {}

@@ -1,7 +1,7 @@
 """A container's /dev: our own tmpfs, nodes made by number, and the terminal.
 
-The image's /dev is covered and never read. Where nodes cannot be made (user namespaces), those of the host are bound,
-opened by path and accepted only with the right device number.
+The image's /dev is covered and never read. Where nodes cannot be made (user namespaces), those of the host
+are bound, opened by path and accepted only with the right device number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _DENIED = {1, 13, 16, 19, 22}
 
 
 def dev(setup: Setup, devices: tuple[tuple[str, str, int, int, int, int, int], ...]) -> None:
-    """Mount and fill /dev; ``devices`` are (path, type, major, minor, mode, uid, gid) beyond the standard set."""
+    """Mount and fill /dev; ``devices`` are (path, type, major, minor, mode, uid, gid) beyond the standard
+    set."""
     target = system_dir(setup, "dev")
     flags = c.MS_NOSUID | c.MS_STRICTATIME
     mount_at(setup, target, "tmpfs", "tmpfs", flags, "mode=755,size=65536k", name="/dev")
@@ -80,9 +81,7 @@ def _bind_node(setup: Setup, top: int, name: str, host: str, kind: int, device: 
     os.close(target)
 
 
-def _extra(
-    setup: Setup, top: int, path: str, kind: str, device: int, mode: int, uid: int, gid: int
-) -> None:
+def _extra(setup: Setup, top: int, path: str, kind: str, device: int, mode: int, uid: int, gid: int) -> None:
     """A node that was asked for; below /dev only, its parents made on our tmpfs."""
     relative = path.removeprefix("/dev/")
     if relative == path or ".." in relative.split("/"):
@@ -121,7 +120,15 @@ def shm(setup: Setup, size_bytes: int) -> None:
     """/dev/shm."""
     target = reopen_plain(setup, "dev/shm")
     size = f",size={size_bytes}" if size_bytes else ""
-    mount_at(setup, target, "shm", "tmpfs", c.MS_NOSUID | c.MS_NOEXEC | c.MS_NODEV, f"mode=1777{size}", name="/dev/shm")
+    mount_at(
+        setup,
+        target,
+        "shm",
+        "tmpfs",
+        c.MS_NOSUID | c.MS_NOEXEC | c.MS_NODEV,
+        f"mode=1777{size}",
+        name="/dev/shm",
+    )
     os.close(target)
 
 

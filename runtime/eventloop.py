@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READ = select.POLLIN | select.POLLHUP | select.POLLERR
 WRITE = select.POLLOUT | select.POLLERR

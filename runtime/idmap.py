@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 _LAST_ID = (1 << 32) - 2
@@ -61,7 +62,7 @@ class IdMap:
 
 
 def _pairs(ranges: list[IdRange]) -> list[tuple[IdRange, IdRange]]:
-    return list(zip(ranges, ranges[1:], strict=False))
+    return list(pairwise(ranges))
 
 
 def single(outside: int) -> IdMap:
@@ -82,7 +83,8 @@ def with_ranges(outside: int, granted: tuple[tuple[int, int], ...]) -> IdMap:
 
 
 def subordinate(path: Path, uid: int, name: str) -> tuple[tuple[int, int], ...]:
-    """The (start, size) ranges that ``/etc/subuid`` or ``/etc/subgid`` grants to a user, by name or number."""
+    """The (start, size) ranges that ``/etc/subuid`` or ``/etc/subgid`` grants to a user, by name or
+    number."""
     found = []
     try:
         text = path.read_text(encoding="utf-8", errors="replace")

@@ -1,12 +1,16 @@
 """A container's first process between its birth and the command: standard library and raw system calls only.
 
-It carries out a plan (see ``plan.py``) operation by operation, becomes the user, gives up what a container must not
-have, and executes the command. Whatever fails is reported over the report socket as call, path and errno.
+It carries out a plan (see ``plan.py``) operation by operation, becomes the user, gives up what a container
+must not have, and executes the command. Whatever fails is reported over the report socket as call, path and
+errno.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half of signal: no enum module behind it
 import os
+import resource
+import select
 
 from runtime import capabilities, devices, messages, mounts, paths, rootfs, seccomp, user
 from runtime.errors import UserNotFound
@@ -35,7 +39,8 @@ class CannotExecute(Exception):
 
 
 def join(setup: Setup, kind: int, path: str) -> None:
-    """Join an existing namespace by path, or by the descriptor that came with the request when there is none."""
+    """Join an existing namespace by path, or by the descriptor that came with the request when there is
+    none."""
     if not path:
         setup.kernel.setns(setup.netns_fd, kind)
         return
@@ -44,6 +49,13 @@ def join(setup: Setup, kind: int, path: str) -> None:
         setup.kernel.setns(fd, kind)
     finally:
         os.close(fd)
+
+
+def join_all(setup: Setup) -> None:
+    """Join every namespace of the process that ``join_fd`` names, and find its root."""
+    kinds = c.CLONE_NEWCGROUP | c.CLONE_NEWUTS | c.CLONE_NEWIPC | c.CLONE_NEWNET | c.CLONE_NEWNS
+    setup.kernel.setns(setup.join_fd, kinds)
+    setup.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def hostname(setup: Setup, name: str) -> None:
@@ -63,7 +75,8 @@ def oom_score(setup: Setup, value: int) -> None:
     except OSError:
         return
     try:
-        # /proc is the host's here, but make sure: a write meant for procfs must never reach a file of an image.
+        # /proc is the host's here, but make sure: a write meant for procfs must never reach a file of an
+        # image.
         if setup.kernel.fs_magic(fd) == c.PROC_MAGIC:
             os.write(fd, str(value).encode())
     except OSError:
@@ -108,8 +121,6 @@ def directory(setup: Setup, path: str, create: bool) -> None:
 def limits(setup: Setup, rows: tuple[tuple[int, int, int], ...]) -> None:
     """Set resource limits: (resource, soft, hard)."""
     del setup
-    import resource
-
     for number, soft, hard in rows:
         try:
             resource.setrlimit(number, (soft, hard))
@@ -138,15 +149,17 @@ def exec_terminal(setup: Setup) -> None:
     os.close(pts)
 
 
-def confine(setup: Setup, keep: int, filter_program: bytes | None, no_new_privileges: bool) -> None:
-    """Give up privileges: bounding set, seccomp, ids, capabilities; in this order, each needs what the next drops."""
+def confine(setup: Setup, keep: int, no_new_privileges: bool) -> None:
+    """Give up privileges: bounding set, seccomp, ids, capabilities; in this order, each needs what the next
+    drops."""
     assert setup.identity is not None
     kernel = setup.kernel
+    keep &= kernel.capget()
     capabilities.limit_bounding(kernel, keep)
     if no_new_privileges:
         kernel.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
-    if filter_program is not None:
-        seccomp.load(kernel, filter_program)
+    if setup.filter_program is not None:
+        seccomp.load(kernel, setup.filter_program)
     _become(setup)
     if setup.identity.uid == 0:
         capabilities.apply(kernel, keep, keep)
@@ -167,9 +180,16 @@ def _become(setup: Setup) -> None:
     setup.kernel.setuid(identity.uid)
 
 
+def _hint(setup: Setup, call: str, errno: int) -> str:
+    if setup.userns and errno == 22 and call.startswith("setres"):
+        return "this id is not mapped into the user namespace; /etc/subuid and /etc/subgid grant ranges of ids"
+    return ""
+
+
 OPERATIONS: dict[str, Callable[..., None]] = {
     "propagation": rootfs.propagation,
     "join": join,
+    "join_all": join_all,
     "hostname": hostname,
     "loopback": loopback,
     "oom_score": oom_score,
@@ -219,6 +239,7 @@ def main(
 ) -> NoReturn:
     """Run in the new process: set up, report, execute. Never returns."""
     try:
+        setup.kernel.prctl(c.PR_SET_DUMPABLE, 0)  # nothing inside may trace it until it is confined
         _restore_process(stdio)
         carry_out(setup, operations)
         _report_setup(setup, report)
@@ -231,22 +252,26 @@ def main(
     except UserNotFound as error:
         message = ("failed", "user", "", "", 0, str(error))
     except OSError as error:
-        message = (
-            "failed",
-            "setup",
-            getattr(error, "call", "") or name_of_last(error),
-            str(error.filename or ""),
-            error.errno or 5,
-            "",
-        )
-    except BaseException:  # noqa: BLE001 - a bug must reach the parent, not the container's output
-        import traceback
-
-        message = ("failed", "bug", "", "", 0, traceback.format_exc())
+        call = getattr(error, "call", "") or name_of_last(error)
+        errno = error.errno or 5
+        message = ("failed", "setup", call, str(error.filename or ""), errno, _hint(setup, call, errno))
+    except BaseException as error:  # noqa: BLE001 - a bug must reach the parent, not the container's output
+        message = ("failed", "bug", "", "", 0, _trace(error))
     try:
         messages.send(report, message)
     finally:
         os._exit(125)
+
+
+def _trace(error: BaseException) -> str:
+    """A traceback in short; the traceback module cannot be imported from inside a container's root."""
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f"  {code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
 
 
 def name_of_last(error: BaseException) -> str:
@@ -261,8 +286,6 @@ def name_of_last(error: BaseException) -> str:
 
 def _restore_process(stdio: tuple[int, int, int]) -> None:
     """Make the process look like a fresh one: descriptors 0 to 2, signals, umask."""
-    import _signal
-
     for number in _RESTORED_SIGNALS:
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -288,7 +311,7 @@ def _close_others(kernel: Kernel) -> None:
     try:
         kernel.close_range(3, 0xFFFFFFFF, c.CLOSE_RANGE_CLOEXEC)
     except OSError:
-        for fd in range(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536):
+        for fd in range(3, min(65536, os.sysconf("SC_OPEN_MAX"))):
             try:
                 os.set_inheritable(fd, False)
             except OSError:
@@ -297,8 +320,6 @@ def _close_others(kernel: Kernel) -> None:
 
 def _die_with_parent(kernel: Kernel, report: _socket.socket) -> None:
     """Be killed when the launcher ends; set after the ids, whose change clears it."""
-    import select
-
     kernel.prctl(c.PR_SET_PDEATHSIG, 9)
     poll = select.poll()
     poll.register(report.fileno(), select.POLLHUP)
@@ -326,7 +347,9 @@ def execute(args: tuple[str, ...], env: dict[str, str]) -> NoReturn:
     if "/" in command:
         candidates = [command]
     else:
-        candidates = [os.path.join(place or ".", command) for place in env.get("PATH", DEFAULT_PATH).split(":")]
+        candidates = [
+            os.path.join(place or ".", command) for place in env.get("PATH", DEFAULT_PATH).split(":")
+        ]
     refused: OSError | None = None
     for path in candidates:
         try:

@@ -1,7 +1,8 @@
 """What the launcher's client, the launcher and a container's first process say to each other.
 
-Everything is a tuple of plain values written by ``marshal`` (all sides are one version of one interpreter), sent as
-one packet with its descriptors over a SEQPACKET socket; a tuple too big for a packet travels in a memfd.
+Everything is a tuple of plain values written by ``marshal`` (all sides are one version of one interpreter),
+sent as one packet with its descriptors over a SEQPACKET socket; a tuple too big for a packet travels in a
+memfd.
 
 ============  ========================================================  =====================================
 message       fields                                                    descriptors
@@ -11,12 +12,12 @@ client → launcher (control socket)
 ``enter``     plan, pid of a process in the container                   reply, stdin, stdout, stderr, pidfd
 launcher → client (the reply socket of the request; closing it kills the container)
 ``started``   pid, warnings                                             pidfd[, terminal]
-``failed``    kind, call, path, errno, text                             \N{EM DASH}
-``exited``    code or None, signal or None, killed for memory           \N{EM DASH}
+``failed``    kind, call, path, errno, text                             -
+``exited``    code or None, signal or None, killed for memory           -
 first process → launcher (report socket; end of file means that the command runs)
 ``stubs``     ((name, directory, atime, mtime, mtime after), ...)       parent directory of each
 ``terminal``                                                            master of the terminal
-``failed``    kind, call, path, errno, text                             \N{EM DASH}
+``failed``    kind, call, path, errno, text                             -
 ============  ========================================================  =====================================
 
 Kinds of failure: ``setup`` (a system call), ``not-found``, ``not-executable``, ``user``, ``bug``.
@@ -65,7 +66,9 @@ def send(sock: _Socket, message: Message, fds: tuple[int, ...] = ()) -> None:
             view = view[os.write(extra, view) :]
         payload, fds = b"", (extra, *fds)
     try:
-        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        ancillary = (
+            [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+        )
         head = _INLINE if extra < 0 else _IN_MEMFD
         sock.sendmsg([head, payload], ancillary, _socket.MSG_NOSIGNAL)
     finally:

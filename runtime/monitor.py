@@ -9,7 +9,7 @@ waits for the ``START`` frame on its first descriptor, and leaves silently when 
 
 When the monitor dies the container loses its streams and its network namespace's holder; verbs see that
 (``runtime.state.observe``). An auto-remove container is removed by its starter, which says so
-(``REMOVED``); when the starter has left, the monitor runs the command ``on_removal``. If neither happens,
+(``REMOVED``); when the starter has left, the monitor runs the command ``on_exit``. If neither happens,
 the next verb that lists containers finishes it.
 """
 
@@ -20,18 +20,19 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from runtime import specfile, state, wire
+from runtime import statefile, wire
 from runtime.errors import ContainerError, PybuildError
 from runtime.eventloop import READ, Loop, Timer
-from runtime.jsonlog import LogWriter
+from runtime.logwriter import LogWriter
 from runtime.monitor_io import Client, Job
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, ClassVar
+
     from runtime.proxy import Binding
+    from runtime.spawn import Process
 
 CONTROL_FD = 3
 
@@ -66,10 +67,13 @@ class Monitor:
         self._loop.after_events = self._reap
         self._clients: set[Client] = set()
         self._jobs: dict[int, Job] = {}
-        self._pidfds: dict[int, int] = {}
-        self._directory = Path()
-        self._state = state.State()
+        self._directory = ""
+        self._lock = -1
+        self._state: dict[str, Any] = statefile.new_document()
+        self._options: dict[str, Any] = {}
+        self._plan: tuple[Any, ...] = ()
         self._main: Job | None = None
+        self._child: Process | None = None
         self._listener: _socket.socket | None = None
         self._netns = -1
         self._bindings: list[Binding] = []
@@ -92,7 +96,8 @@ class Monitor:
 
         text = "".join(traceback.format_exception(error))
         try:
-            (self._directory / "monitor.log").write_text(text)
+            with open(os.path.join(self._directory, "monitor.log"), "a") as file:
+                file.write(text)
         except OSError:
             pass
 
@@ -140,40 +145,44 @@ class Monitor:
         """START: take the directory, make the network, start the process, answer."""
         if self._main is not None or client is not self._control:
             raise ContainerError("this monitor already has a container")
-        self._directory = Path(request["directory"])
+        self._directory = request["directory"]
+        self._options = request["options"]
+        self._plan = client.take_plan()
         try:
-            self._prepare()
-            self._spec, self._options = specfile.read(self._directory)
-            self._state = state.State(
-                status="created",
-                monitor=state.process_ref(os.getpid()),
-                cgroups=self._state.cgroups,
-            )
+            self._take_directory()
             self._make_network(client)
             self._run_once(client, request.get("attach"))
         except (PybuildError, OSError) as error:
             self._refuse(client, error)
 
-    def _prepare(self) -> None:
-        fd = os.open(self._directory / state.LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _take_directory(self) -> None:
+        path = os.path.join(self._directory, statefile.LOCK_FILE)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(fd)
             raise AlreadyRunning("the container is already running") from None
         self._lock = fd  # held until this process ends
-        self._state = state.read(self._directory)
+        with open(os.path.join(self._directory, statefile.STATE_FILE), "rb") as file:
+            before = json.load(file)
+        self._state["started_at"] = before["started_at"]
+        self._state["finished_at"] = before["finished_at"]
+        self._state["monitor"] = statefile.process_entry(os.getpid())
         self._listen()
 
     def _listen(self) -> None:
-        """Bind ``attach.sock`` through its directory's descriptor: the path may be longer than a socket
-        name.
+        """Bind ``attach.sock`` through its directory's descriptor: a path may be longer than a socket name.
         """
         holder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        (self._directory / state.SOCKET_FILE).unlink(missing_ok=True)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         previous = os.umask(0o177)
         try:
-            listener.bind(f"/proc/self/fd/{holder}/{state.SOCKET_FILE}")
+            try:
+                os.unlink(statefile.SOCKET_FILE, dir_fd=holder)
+            except FileNotFoundError:
+                pass
+            listener.bind(f"/proc/self/fd/{holder}/{statefile.SOCKET_FILE}")
         finally:
             os.umask(previous)
             os.close(holder)
@@ -184,44 +193,48 @@ class Monitor:
 
     def _make_network(self, client: Client) -> None:
         """Bind published ports, then make a namespace and have the starter connect it."""
-        if self._options.ports:
+        options = self._options
+        if options["ports"]:
             from runtime import proxy
 
-            self._bindings = proxy.bind_all(self._options.ports)
-        network = state.NetworkState(mode=self._options.network_label or self._spec.network.mode)
-        if self._options.network == "bridge":
+            self._bindings = proxy.bind_all(tuple(port) for port in options["ports"])
+        network = {**statefile.NO_NETWORK, "mode": options["network_mode"]}
+        if options["bridge"]:
             self._netns = _new_netns()
-            network = self._ask_for_links(client)
-        elif self._spec.network.mode == "path":
+            network.update(self._ask_for_links(client))
+        elif options["netns_path"]:
             # The path may be another container's /proc/<pid>/ns/net: keep what it means now.
-            self._netns = os.open(self._spec.network.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._netns = os.open(options["netns_path"], os.O_RDONLY | os.O_CLOEXEC)
         if self._netns >= 0:
-            path = f"/proc/{os.getpid()}/fd/{self._netns}"
-            self._spec = replace(self._spec, network=replace(self._spec.network, mode="path", path=path))
-            network = replace(network, sandbox_key=path)
+            network["sandbox_key"] = f"/proc/{os.getpid()}/fd/{self._netns}"
         if self._bindings:
             from runtime import proxy
 
-            proxy.serve(self._loop, self._bindings, network.ip_address)
-            network = replace(network, ports=tuple(binding.port for binding in self._bindings))
-        self._state = replace(self._state, network=network)
+            proxy.serve(self._loop, self._bindings, str(network["ip_address"]))
+            network["ports"] = [list(binding.port) for binding in self._bindings]
+        self._state["network"] = network
 
-    def _ask_for_links(self, client: Client) -> state.NetworkState:
+    def _ask_for_links(self, client: Client) -> dict[str, Any]:
         """Have the starter, who may import more than we do, connect the namespace; blocks for its answer."""
-        question = json.dumps({"pid": os.getpid(), "fd": self._netns, "start": self._state.monitor.start})
-        kind, payload = client.ask(wire.NETWORK, question.encode())
+        _, start, boot = self._state["monitor"]
+        question = {"pid": os.getpid(), "fd": self._netns, "start": start, "boot": boot}
+        kind, payload = client.ask(wire.NETWORK, json.dumps(question).encode())
         if kind != wire.NETWORK:
-            raise ContainerError("the network of the container could not be set up")
-        return state.network_from_json(json.loads(payload))
+            raise ContainerError("the network of the container could not be set up", code="network-failed")
+        answer: dict[str, Any] = json.loads(payload)
+        return answer
 
     def _run_once(self, client: Client | None, attach: dict[str, Any] | None) -> None:
-        """Start the process; ``client`` is attached before it can write a byte."""
+        """Start the process; ``client`` is attached before a byte of output is read."""
         from runtime import spawn
 
         options = self._options
-        job = Job(self._loop, tty=self._spec.terminal, stdin=options.stdin, stdin_once=options.stdin_once)
+        job = Job(self._loop, tty=options["tty"], stdin=options["stdin"], stdin_once=options["stdin_once"])
         try:
-            child = spawn.spawn(self._spec, job.fds)
+            stdin, stdout, stderr = job.fds
+            child = spawn.spawn(self._plan, stdin=stdin, stdout=stdout, stderr=stderr, netns_fd=self._netns)
+            job.close_child_ends()
+            child.started()
         except BaseException:
             job.abandon()
             raise
@@ -232,98 +245,103 @@ class Monitor:
         self._started_at = time.monotonic()
         self._record(
             status="running",
-            process=state.process_ref(child.pid),
-            started_at=state.timestamp(time.time_ns()),
-            cgroups=child.cgroup_paths,
+            process=statefile.process_entry(child.pid),
+            started_at=statefile.timestamp(time.time_ns()),
+            cgroups=[place for place in (child.group.unified, *child.group.v1.values()) if place],
+            warnings=list(child.warnings),
             error="",
+            exit_code=0,
+            oom_killed=False,
         )
         if client is not None:
             if attach is not None:
                 _attach(client, job, attach)
-            client.send(wire.OK, json.dumps({"pid": child.pid}).encode())
-        job.started(child.pid)
-        self._watch(child.pid, job)
+            client.send(wire.OK, json.dumps({"pid": child.pid, "warnings": list(child.warnings)}).encode())
+        job.started(child.pid, child.terminal)
+        if client is not None and attach is not None and attach.get("size"):
+            job.resize(*attach["size"])
+        self._watch(child, job)
 
     def _open_log(self) -> LogWriter | None:
-        log = self._options.log
-        if log.driver == "none":
+        log = self._options["log"]
+        if log["driver"] == "none":
             return None
-        path = self._directory / f"{self._spec.id}-json.log"
-        return LogWriter(path, max_size=log.max_size, max_files=log.max_files)
+        path = os.path.join(self._directory, f"{os.path.basename(self._directory)}-json.log")
+        return LogWriter(path, max_size=log["max_size"], max_files=log["max_files"])
 
     def _refuse(self, client: Client, error: PybuildError | OSError) -> None:
         """The container could not be started: say so, record it, leave (LIF-START-3)."""
         if isinstance(error, OSError):
             error = ContainerError(f"cannot start the container: {error}", code="start-failed")
-        if not isinstance(error, AlreadyRunning):
-            exit_code = error.exit_status if error.exit_status in (126, 127) else 128
-            if self._directory.name:
-                self._record(
-                    status="exited" if self._state.started_at != state.NEVER else "created",
-                    exit_code=exit_code,
-                    error=error.message,
-                    monitor=state.ProcessRef(),
-                    network=state.NetworkState(),
-                )
+            error.exit_status = 125
+        if self._lock >= 0:
+            started = self._state["started_at"] != statefile.NEVER
+            self._record(
+                status="exited" if started else "created",
+                exit_code=error.exit_status if error.exit_status in (126, 127) else 128,
+                error=error.message,
+                monitor=statefile.NO_PROCESS,
+                network=statefile.NO_NETWORK,
+            )
             self._close_door()
-        _fail(client, error)
         self._over = True
+        _fail(client, error)
         client.finish()
-        self._finish_when_quiet()
 
     # -- children
 
-    def _watch(self, pid: int, job: Job) -> None:
-        self._jobs[pid] = job
-        try:
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            return  # already reaped below
-        self._pidfds[pid] = pidfd
-        self._loop.watch(pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
+    def _watch(self, child: Process, job: Job) -> None:
+        job.child = child
+        self._jobs[child.pid] = job
+        self._loop.watch(child.pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
 
     def _reap(self) -> None:
         """Collect every child that has ended, adopted ones too."""
-        while True:
+        while self._jobs:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:
                 return
-            pidfd = self._pidfds.pop(pid, None)
-            if pidfd is not None:
-                self._loop.forget(pidfd)
-                os.close(pidfd)
             job = self._jobs.pop(pid, None)
-            if job is not None:
-                job.ended(_shell_code(status))
+            if job is None or job.child is None:
+                continue
+            self._loop.forget(job.child.pidfd)
+            code = _shell_code(status)
+            oom = code == 128 + _SIGKILL and job.child.group.oom_kills() > 0
+            job.child.finish()
+            job.ended(code, oom_killed=oom)
 
     def _main_finished(self, code: int) -> None:
         """The container's first process has ended and its output is complete."""
-        oom = self._child.close()
-        assert self._main is not None
-        if self._main.log is not None:
-            self._main.log.close()
+        job = self._main
+        assert job is not None
+        if job.log is not None:
+            job.log.close()
         if self._stop_timer is not None:
             self._stop_timer.cancel()
         delay_s = self._restart_delay(code)
+        changes: dict[str, Any] = {"status": "restarting"}
+        if delay_s is None:
+            changes = {
+                "status": "exited",
+                "monitor": statefile.NO_PROCESS,
+                "network": statefile.NO_NETWORK,
+                "cgroups": [],
+            }
         self._record(
-            status="exited" if delay_s is None else "restarting",
-            process=state.ProcessRef(),
+            process=statefile.NO_PROCESS,
             exit_code=code,
-            oom_killed=oom,
-            finished_at=state.timestamp(time.time_ns()),
-            **(
-                {}
-                if delay_s is not None
-                else {"monitor": state.ProcessRef(), "network": state.NetworkState()}
-            ),
+            oom_killed=job.oom_killed,
+            finished_at=statefile.timestamp(time.time_ns()),
+            execs=[],
+            **changes,
         )
-        for client in tuple(self._main.clients):
+        for client in tuple(job.clients):
             client.job = None
             _exit(client, code)
-        self._main.clients.clear()
+        job.clients.clear()
         if delay_s is None:
             self._end(code)
         else:
@@ -331,11 +349,11 @@ class Monitor:
 
     def _restart_delay(self, code: int) -> float | None:
         """Seconds until the next start; None = leave it."""
-        policy = self._options.restart
-        if self._state.manually_stopped or policy.name == "no":
+        policy, maximum = self._options["restart"]
+        if self._state["manually_stopped"] or policy == "no":
             return None
-        if policy.name == "on-failure":
-            if code == 0 or (policy.maximum and self._state.restart_count >= policy.maximum):
+        if policy == "on-failure":
+            if code == 0 or (maximum and self._state["restart_count"] >= maximum):
                 return None
         if time.monotonic() - self._started_at >= _STABLE_AFTER_S:
             self._delay_s = _FIRST_DELAY_S
@@ -344,15 +362,17 @@ class Monitor:
 
     def _restart(self) -> None:
         self._restart_timer = None
-        self._state = replace(self._state, restart_count=self._state.restart_count + 1)
+        self._state["restart_count"] += 1
         try:
             self._run_once(None, None)
         except (PybuildError, OSError) as error:
-            text = error.message if isinstance(error, PybuildError) else str(error)
-            self._record(
-                status="exited", error=text, monitor=state.ProcessRef(), network=state.NetworkState()
-            )
-            self._end(self._state.exit_code)
+            self._leave_stopped(error=error.message if isinstance(error, PybuildError) else str(error))
+
+    def _leave_stopped(self, **changes: Any) -> None:
+        self._record(
+            status="exited", monitor=statefile.NO_PROCESS, network=statefile.NO_NETWORK, cgroups=[], **changes
+        )
+        self._end(self._state["exit_code"])
 
     # -- the end
 
@@ -377,7 +397,10 @@ class Monitor:
             self._loop.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
-            (self._directory / state.SOCKET_FILE).unlink(missing_ok=True)
+            try:
+                os.unlink(os.path.join(self._directory, statefile.SOCKET_FILE))
+            except OSError:
+                pass  # removed with the container
 
     def _finish_when_quiet(self) -> None:
         if not self._clients:
@@ -385,11 +408,11 @@ class Monitor:
             self._loop.stop()
 
     def _remove_if_asked(self) -> None:
-        if self._main is None or self._removed or not self._options.on_removal:
+        command = self._options.get("on_exit")
+        if self._main is None or self._removed or not command:
             return
         self._removed = True
         os.close(self._lock)
-        command = self._options.on_removal
         null = os.open("/dev/null", os.O_RDWR)
         actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
         try:
@@ -409,9 +432,20 @@ class Monitor:
 
         self._running()
         self._not_paused("exec")
+        assert self._child is not None
         job = Job(self._loop, tty=bool(request["tty"]), stdin=bool(request["stdin"]), stdin_once=True)
         try:
-            child = spawn.enter(self._child, spawn.exec_spec(self._spec, request), job.fds)
+            stdin, stdout, stderr = job.fds
+            child = spawn.enter(
+                self._child.pid,
+                client.take_plan(),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pidfd=self._child.pidfd,
+            )
+            job.close_child_ends()
+            child.started()
         except BaseException as error:
             job.abandon()
             if isinstance(error, OSError):
@@ -420,19 +454,19 @@ class Monitor:
         exec_id = request["id"]
         self._execs[exec_id] = job
         job.on_finished = lambda code: self._exec_finished(exec_id, job, code)
+        client.send(wire.OK, json.dumps({"id": exec_id, "pid": child.pid}).encode())
         if not request.get("detach"):
             _attach(client, job, {"stdin": request["stdin"], "stdout": True, "stderr": True})
+        job.started(child.pid, child.terminal)
         if request.get("size"):
             job.resize(*request["size"])
-        client.send(wire.OK, json.dumps({"id": exec_id, "pid": child}).encode())
-        job.started(child)
         self._watch(child, job)
-        self._record(execs=tuple(self._execs))
+        self._record(execs=list(self._execs))
 
     def _exec_finished(self, exec_id: str, job: Job, code: int) -> None:
         self._execs.pop(exec_id, None)
         if not self._over:
-            self._record(execs=tuple(self._execs))
+            self._record(execs=list(self._execs))
         for client in tuple(job.clients):
             client.job = None
             _exit(client, code)
@@ -441,7 +475,7 @@ class Monitor:
     def _signal(self, client: Client, request: dict[str, Any]) -> None:
         """SIGNAL: to the container's first process; KILL also ends a pending restart (LIF-KILL-2)."""
         number = int(request["signal"])
-        final = number in (_SIGKILL, self._options.stop_signal)
+        final = number in (_SIGKILL, self._options["stop_signal"])
         if self._restart_timer is not None:
             if final:
                 self._cancel_restart()
@@ -452,9 +486,10 @@ class Monitor:
             self._not_paused("kill")
         if final:
             self._record(manually_stopped=True)
-        self._child.signal(number)
-        if self._state.status == "paused":
-            self._child.thaw()
+        assert self._child is not None
+        self._child.kill(number)
+        if self._state["status"] == "paused" and number == _SIGKILL:
+            self._freeze(frozen=False)  # a frozen process does not die on every kernel
         client.send(wire.OK, json.dumps({"pid": job.pid}).encode())
 
     def _stop(self, client: Client, request: dict[str, Any]) -> None:
@@ -466,47 +501,46 @@ class Monitor:
         self._running()
         self._not_paused("stop")
         self._record(manually_stopped=True)
-        self._child.signal(int(request.get("signal") or self._options.stop_signal))
+        assert self._child is not None
+        self._child.kill(int(request.get("signal") or self._options["stop_signal"]))
         if self._stop_timer is not None:
             self._stop_timer.cancel()
         if float(request["timeout_s"]) >= 0:
-            self._stop_timer = self._loop.call_later(
-                float(request["timeout_s"]), lambda: self._child.signal(_SIGKILL)
-            )
+            self._stop_timer = self._loop.call_later(float(request["timeout_s"]), self._child.kill)
 
     def _cancel_restart(self) -> None:
         assert self._restart_timer is not None
         self._restart_timer.cancel()
         self._restart_timer = None
-        self._record(
-            status="exited", manually_stopped=True, monitor=state.ProcessRef(), network=state.NetworkState()
-        )
-        self._end(self._state.exit_code)
+        self._leave_stopped(manually_stopped=True)
 
     def _pause(self, client: Client, _: dict[str, Any]) -> None:
         self._running()
-        if self._state.status == "paused":
+        if self._state["status"] == "paused":
             raise ContainerError("the container is already paused", code="container-paused")
-        self._child.freeze()
+        self._freeze(frozen=True)
         self._record(status="paused")
         client.send(wire.OK, b"{}")
 
     def _unpause(self, client: Client, _: dict[str, Any]) -> None:
         self._running()
-        if self._state.status != "paused":
+        if self._state["status"] != "paused":
             raise ContainerError("the container is not paused", code="container-not-paused")
-        self._child.thaw()
+        self._freeze(frozen=False)
         self._record(status="running")
         client.send(wire.OK, b"{}")
 
+    def _freeze(self, *, frozen: bool) -> None:
+        assert self._child is not None
+        try:
+            self._child.group.freeze(frozen)
+        except (OSError, KeyError) as error:
+            raise ContainerError(
+                "this machine cannot pause containers", context=(str(error),), code="no-freezer"
+            ) from error
+
     def _wait(self, client: Client, _: dict[str, Any]) -> None:
         client.waiting = True
-
-    def _resize(self, client: Client, request: dict[str, Any]) -> None:
-        job = self._execs.get(request["exec"]) if request.get("exec") else self._running()
-        if job is not None:
-            job.resize(int(request["rows"]), int(request["columns"]))
-        client.send(wire.OK, b"{}")
 
     def _removed_by_owner(self, client: Client, _: dict[str, Any]) -> None:
         self._removed = True
@@ -520,19 +554,20 @@ class Monitor:
         return self._main
 
     def _not_paused(self, verb: str) -> None:
-        if self._state.status == "paused":
+        if self._state["status"] == "paused":
             raise ContainerError(
                 f"the container is paused: cannot {verb}", hint="unpause it first", code="container-paused"
             )
 
     def _record(self, **changes: Any) -> None:
-        self._state = replace(self._state, **changes)
+        self._state.update(changes)
         try:
-            state.write(self._directory, self._state)
+            data = json.dumps(self._state, separators=(",", ":")).encode()
+            statefile.write_file(self._directory, statefile.STATE_FILE, data)
         except OSError:
             pass  # removed meanwhile, or a full disk: keep looking after the container
 
-    _handlers = {
+    _handlers: ClassVar[dict[bytes, Any]] = {
         wire.START: _start,
         wire.ATTACH: _attach_request,
         wire.EXEC: _exec,
@@ -541,7 +576,6 @@ class Monitor:
         wire.PAUSE: _pause,
         wire.UNPAUSE: _unpause,
         wire.WAIT: _wait,
-        wire.RESIZE: _resize,
         wire.REMOVED: _removed_by_owner,
     }
 
@@ -560,8 +594,6 @@ def _attach(client: Client, job: Job, request: dict[str, Any]) -> None:
         stdout=bool(request.get("stdout")),
         stderr=bool(request.get("stderr")),
     )
-    if request.get("size"):
-        job.resize(*request["size"])
 
 
 def _exit(client: Client, code: int) -> None:

@@ -9,14 +9,21 @@ input. Whoever reads too slowly slows the job down instead of filling memory. A 
 from __future__ import annotations
 
 import fcntl
+import marshal
 import os
 import struct
 import termios
-from collections.abc import Callable
 
 from runtime import wire
 from runtime.eventloop import READ, WRITE, Loop, Outlet, Timer
-from runtime.jsonlog import LogWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from runtime.logwriter import LogWriter
+    from runtime.spawn import Process
 
 _CHUNK = 64 << 10
 _DRAIN_GRACE_S = 0.1
@@ -33,7 +40,9 @@ class Job:
         self.tty = tty
         self.stdin_once = stdin_once
         self.pid = 0
+        self.child: Process | None = None
         self.exit_code: int | None = None
+        self.oom_killed = False
         self.log: LogWriter | None = None
         self.clients: list[Client] = []
         self.on_finished: Callable[[int], None] = lambda _: None
@@ -42,15 +51,12 @@ class Job:
         self._status: int | None = None
         self._grace: Timer | None = None
         self.master = -1
-        self.fds: tuple[int, int, int] = self._open_tty() if tty else self._open_pipes(stdin)
+        self.fds: tuple[int, int, int] = self._open_null() if tty else self._open_pipes(stdin)
 
-    def _open_tty(self) -> tuple[int, int, int]:
-        master, slave = os.openpty()
-        self.master = master
-        os.set_blocking(master, False)
-        self._sources[master] = "stdout"
-        self._input = Outlet(self._loop, master, on_broken=lambda: None, on_drained=self._resume_clients)
-        return slave, slave, slave
+    def _open_null(self) -> tuple[int, int, int]:
+        """A terminal is made inside the container, so there is nothing to give but /dev/null."""
+        fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        return fd, fd, fd
 
     def _open_pipes(self, stdin: bool) -> tuple[int, int, int]:
         out_read, out_write = os.pipe()
@@ -67,25 +73,31 @@ class Job:
         )
         return in_read, out_write, err_write
 
-    def started(self, pid: int) -> None:
+    def started(self, pid: int, terminal: int) -> None:
         """The process runs and holds its ends; from now on its output is read."""
         self.pid = pid
-        self.close_child_ends()
+        if self.tty:
+            self.master = terminal
+            os.set_blocking(terminal, False)
+            self._sources[terminal] = "stdout"
+            self._input = Outlet(
+                self._loop, terminal, on_broken=lambda: None, on_drained=self._resume_clients
+            )
         for fd in self._sources:
             self._loop.watch(fd, READ, self._reader(fd))
         if self._input is not None and not self.tty:
             self._loop.watch(self._input.fd, 0, lambda _: self._flush_input())
 
     def close_child_ends(self) -> None:
-        """Close the ends that belong to the process."""
+        """Close the ends that belong to the process, once it has them; safe to call twice."""
         for fd in set(self.fds):
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
         self.fds = (-1, -1, -1)
 
     def abandon(self) -> None:
         """Close everything of a process that was never started."""
-        if self.fds[0] >= 0:
-            self.close_child_ends()
+        self.close_child_ends()
         self._close_streams()
 
     # -- output
@@ -211,12 +223,13 @@ class Job:
 
     # -- the end
 
-    def ended(self, exit_code: int) -> None:
+    def ended(self, exit_code: int, *, oom_killed: bool = False) -> None:
         """The process has ended; what it wrote is still read, then ``on_finished`` is called.
 
         That is not much, so from now on nobody waits for slow clients.
         """
         self._status = exit_code
+        self.oom_killed = oom_killed
         for fd in self._sources:
             self._loop.change(fd, self._events(fd, reading=True))
         # Something that the process left behind may hold the streams open: do not wait for it for ever.
@@ -266,6 +279,7 @@ class Client:
         self._on_request = on_request
         self._frames = wire.FrameReader()
         self.job: Job | None = None
+        self._plan: tuple[Any, ...] = ()
         self.wants: frozenset[str] = frozenset()
         self.sends_input = False
         self.owner = False
@@ -288,6 +302,11 @@ class Client:
         self.sends_input = stdin
         self.wants = frozenset(name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted)
         job.attach(self)
+
+    def take_plan(self) -> tuple[Any, ...]:
+        """The plan that came before this request."""
+        plan, self._plan = self._plan, ()
+        return plan
 
     def output(self, stream: str, data: bytes) -> None:
         """Output of the job."""
@@ -362,7 +381,11 @@ class Client:
             self._handle(kind, payload)
 
     def _handle(self, kind: bytes, payload: bytes) -> None:
-        if self.job is None or kind not in (wire.STDIN, wire.STDIN_END, wire.RESIZE):
+        if kind == wire.PLAN:
+            self._plan = marshal.loads(payload)  # noqa: S302  (the socket is open to our own user only)
+        elif kind in (wire.STDIN, wire.STDIN_END) and self.job is None:
+            pass  # the process has just ended
+        elif self.job is None or kind not in (wire.STDIN, wire.STDIN_END, wire.RESIZE):
             self._on_request(self, kind, payload)
         elif kind == wire.RESIZE:
             if len(payload) == wire.SIZE.size:

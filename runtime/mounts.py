@@ -1,6 +1,7 @@
 """The mounts that were asked for: binds, layered trees, tmpfs and small files in memory.
 
-Sources named with a sub-path are opened beneath their source and never leave it; targets are opened beneath the root.
+Sources named with a sub-path are opened beneath their source and never leave it; targets are opened beneath
+the root.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def _attach(
     setup: Setup, fd: int, target: str, subpath: str, flags: int, throwaway: bool, propagation: str
 ) -> None:
     if subpath.strip("/"):
-        # The source is a root of its own: a link in it means what it means inside, as for a container's paths.
+        # The source is a root of its own: a link in it means what it means inside, as for a container's
+        # paths.
         source = paths.open_in_root(fd, subpath, os.O_PATH)
     else:
         source = os.dup(fd)
@@ -120,7 +122,7 @@ def _copy_in_memory(setup: Setup, source: int) -> int:
     name = setup.fresh("file")
     out = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=setup.files_fd)
     data = os.open(fd_path(source), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    while os.sendfile(out, data, None, 1 << 20):  # type: ignore[arg-type]
+    while os.sendfile(out, data, None, 1 << 20):
         pass
     os.close(data)
     os.fchown(out, info.st_uid, info.st_gid)

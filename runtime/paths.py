@@ -1,8 +1,9 @@
 """Opening and making paths beneath a directory that somebody else fills.
 
-``openat2`` does it in one call; where it is missing, or where something has to be created on the way, a walk from
-descriptor to descriptor does the same: links are read and resolved as if the directory were ``/``, ``..`` goes back
-along the descriptors already held, and no name is ever joined to a string that the kernel would resolve again.
+``openat2`` does it in one call; where it is missing, or where something has to be created on the way, a walk
+from descriptor to descriptor does the same: links are read and resolved as if the directory were ``/``,
+``..`` goes back along the descriptors already held, and no name is ever joined to a string that the kernel
+would resolve again.
 """
 
 from __future__ import annotations
@@ -92,10 +93,11 @@ def walk(
     resolve: int = c.RESOLVE_IN_ROOT,
     make: Maker | None = None,
 ) -> tuple[int, str]:
-    """Resolve all but the last component: (descriptor of its parent, its name), the name never a link if followed.
+    """Resolve all but the last component: (descriptor of its parent, its name), the name never a link if
+    followed.
 
-    ``make(parent_fd, name, is_last)`` is called for each component that is missing and should create it; without it a
-    missing directory is ENOENT. The caller closes the descriptor.
+    ``make(parent_fd, name, is_last)`` is called for each component that is missing and should create it;
+    without it a missing directory is ENOENT. The caller closes the descriptor.
     """
     stack = [os.open(".", _O_PATH | os.O_DIRECTORY, dir_fd=root_fd)]
     todo = _components(path)
@@ -171,7 +173,8 @@ def _components(path: str) -> list[str]:
 
 
 class Stub:
-    """A mount point that had to be made: how to find it again without a path, and its parent's times before."""
+    """A mount point that had to be made: how to find it again without a path, and its parent's times
+    before."""
 
     __slots__ = ("after_ns", "atime_ns", "directory", "mtime_ns", "name", "parent_fd")
 
@@ -193,7 +196,8 @@ class Stub:
 def ensure(
     root_fd: int, path: str, directory: bool, stubs: list[Stub] | None = None, mode: int = 0o755
 ) -> int:
-    """An O_PATH descriptor of ``path`` in the root, made (with its parents) when missing; links stay in the root.
+    """An O_PATH descriptor of ``path`` in the root, made (with its parents) when missing; links stay in the
+    root.
 
     What was made is appended to ``stubs``, outermost first.
     """
@@ -210,7 +214,9 @@ def ensure(
             if as_directory:
                 os.mkdir(name, mode if last else 0o755, dir_fd=parent)
             else:
-                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent))
+                os.close(
+                    os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode, dir_fd=parent)
+                )
         except FileExistsError:
             os.close(holder)
             return
@@ -235,8 +241,8 @@ def ensure(
 def remove_stubs(stubs: list[Stub]) -> None:
     """Remove mount points that are still empty, innermost first, and give their parents their times back.
 
-    Works on the directories that were open when the stub was made, whatever their names lead to now; a name that
-    has become a link or has content is left alone. Closes the descriptors.
+    Works on the directories that were open when the stub was made, whatever their names lead to now; a name
+    that has become a link or has content is left alone. Closes the descriptors.
     """
     for stub in reversed(stubs):
         try:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 
 from runtime.errors import ContainerError
 from runtime.eventloop import READ, WRITE, Loop, Outlet, Timer
-from runtime.state import PortState
 
 DYNAMIC_FIRST = 49153
 DYNAMIC_LAST = 65535
@@ -22,6 +21,8 @@ _UDP_IDLE_S = 90.0
 _BACKLOG = 128
 _EADDRINUSE = 98
 
+Port = tuple[int, str, str, int]
+"""Container port, protocol, host address, host port (0 = any free one)."""
 _Peer = tuple[str | int, ...]
 
 
@@ -37,12 +38,12 @@ class Binding:
 
     __slots__ = ("port", "sockets")
 
-    def __init__(self, port: PortState, bound: socket.socket) -> None:
+    def __init__(self, port: Port, bound: socket.socket) -> None:
         self.port = port
         self.sockets = [bound]
 
 
-def bind_all(wanted: Iterable[PortState]) -> list[Binding]:
+def bind_all(wanted: Iterable[Port]) -> list[Binding]:
     """Bind every port, or none and raise PortTaken; host port 0 picks a free one from 49153 up (RUN-28)."""
     bound: list[Binding] = []
     try:
@@ -61,9 +62,10 @@ def close_all(bindings: Iterable[Binding]) -> None:
             sock.close()
 
 
-def _bind(port: PortState) -> Binding:
-    if port.host_port:
-        candidates: Iterable[int] = (port.host_port,)
+def _bind(port: Port) -> Binding:
+    container_port, protocol, host_ip, host_port = port
+    if host_port:
+        candidates: Iterable[int] = (host_port,)
     else:
         span = DYNAMIC_LAST - DYNAMIC_FIRST + 1
         start = int.from_bytes(os.urandom(2), "little") % span
@@ -71,20 +73,14 @@ def _bind(port: PortState) -> Binding:
     problem: OSError | None = None
     for number in candidates:
         try:
-            sock = _bound_socket(port.host_ip, number, port.protocol)
+            sock = _bound_socket(host_ip, number, protocol)
         except OSError as error:
             problem = error
             if error.errno != _EADDRINUSE:  # anything else is the same for the next port
                 break
             continue
-        chosen = PortState(
-            container_port=port.container_port,
-            protocol=port.protocol,
-            host_ip=port.host_ip,
-            host_port=number,
-        )
-        return Binding(chosen, sock)
-    where = f"{port.host_ip}:{port.host_port}"
+        return Binding((container_port, protocol, host_ip, number), sock)
+    where = f"{host_ip}:{host_port}"
     if problem is not None and problem.errno == _EADDRINUSE:
         raise PortTaken(
             f"Bind for {where} failed: port is already allocated", hint="publish another host port"
@@ -114,8 +110,8 @@ def _bound_socket(address: str, number: int, protocol: str) -> socket.socket:
 def serve(loop: Loop, bindings: Iterable[Binding], address: str) -> None:
     """Forward every binding to the container at ``address`` from now on."""
     for binding in bindings:
-        target = (address, binding.port.container_port)
-        if binding.port.protocol == "udp":
+        target = (address, binding.port[0])
+        if binding.port[1] == "udp":
             _UdpForwarder(loop, binding.sockets[0], target)
         else:
             _TcpForwarder(loop, binding.sockets[0], target)

@@ -1,12 +1,15 @@
-"""The root of a container and what every container finds in it: /proc, /dev, /sys, masked and read-only paths.
+"""The root of a container and what every container finds in it: /proc, /dev, /sys, masked and read-only
+paths.
 
-All of it happens in the container's own mount namespace before ``pivot_root``, with descriptors of the new root. The
-image fills that root, so none of its names is trusted: /proc, /sys and /dev have to be real directories, device
-nodes are made by us on our own tmpfs, and whatever is opened to be mounted over is opened beneath the root.
+All of it happens in the container's own mount namespace before ``pivot_root``, with descriptors of the new
+root. The image fills that root, so none of its names is trusted: /proc, /sys and /dev have to be real
+directories, device nodes are made by us on our own tmpfs, and whatever is opened to be mounted over is opened
+beneath the root.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -17,7 +20,13 @@ from runtime.syscalls.linux import failed
 
 _PAGE_BYTES = 4096
 _FD = "/proc/self/fd/"
-_DENIED = {1, 13, 16, 19, 22}  # EPERM, EACCES, EBUSY, ENODEV, EINVAL: this kernel or namespace does not allow it
+_DENIED = {
+    1,
+    13,
+    16,
+    19,
+    22,
+}  # EPERM, EACCES, EBUSY, ENODEV, EINVAL: this kernel or namespace does not allow it
 _SYS_FLAGS = c.MS_NOSUID | c.MS_NOEXEC | c.MS_NODEV
 
 
@@ -27,7 +36,13 @@ def propagation(setup: Setup, slave: bool) -> None:
 
 
 def overlay_root(
-    setup: Setup, lowers: tuple[str, ...], upper: str, work: str, userxattr: bool, volatile: bool, readonly: bool
+    setup: Setup,
+    lowers: tuple[str, ...],
+    upper: str,
+    work: str,
+    userxattr: bool,
+    volatile: bool,
+    readonly: bool,
 ) -> None:
     """Mount an overlay as the new root, over its own upper (or topmost) directory."""
     place = upper or lowers[0]
@@ -93,8 +108,10 @@ def _overlay_name(path: str, parent: str, held: list[int]) -> str:
 
 
 def _try_overlay(setup: Setup, place: str, data: str, flags: int, userxattr: bool, volatile: bool) -> None:
-    """Mount with the options that keep layers independent of the host's module defaults, or those it accepts."""
-    # With userxattr the kernel refuses redirect_dir other than "nofollow", and redirects are off by themselves.
+    """Mount with the options that keep layers independent of the host's module defaults, or those it
+    accepts."""
+    # With userxattr the kernel refuses redirect_dir other than "nofollow", and redirects are off by
+    # themselves.
     common = ",userxattr" if userxattr else ",redirect_dir=off"
     variants = [common + ",index=off,metacopy=off" + (",volatile" if volatile else "")]
     if volatile:
@@ -114,8 +131,10 @@ def _try_overlay(setup: Setup, place: str, data: str, flags: int, userxattr: boo
 
 def _drop_volatile_mark(work: str) -> None:
     """Remove the mark of an earlier volatile mount, which would forbid this one."""
+    mark = os.path.join(work, "work", "incompat", "volatile")
     try:
-        os.rmdir(os.path.join(work, "work", "incompat", "volatile"))
+        os.unlink(os.path.join(mark, "dirty"))
+        os.rmdir(mark)
     except OSError:
         pass
 
@@ -124,10 +143,9 @@ def system_dir(setup: Setup, path: str) -> int:
     """The directory for /proc, /sys or /dev: a real directory of the root, made when missing."""
     try:
         return paths.open_plain(setup.root_fd, path, os.O_PATH | os.O_DIRECTORY)
-    except FileNotFoundError:
-        pass
     except OSError as error:
-        raise failed("mount on something that is not a directory", f"/{path}", error.errno or 0) from error
+        if error.errno != errno.ENOENT:
+            raise failed("mount on something that is not a directory", f"/{path}", error.errno or 0) from error
     os.close(paths.ensure(setup.root_fd, path, True))
     return reopen_plain(setup, path)
 
@@ -165,15 +183,17 @@ def _bind_host(setup: Setup, path: str, target: int, flags: int) -> None:
         os.close(source)
 
 
-def cgroup_fs(setup: Setup, unified: bool, v1: tuple[tuple[str, str], ...], writable: bool) -> None:
-    """/sys/fs/cgroup: the container's own subtree on version 2, its own groups bound one by one on version 1."""
+def cgroup_fs(setup: Setup, writable: bool) -> None:
+    """/sys/fs/cgroup: the container's own subtree on version 2, its own groups bound one by one on version
+    1."""
+    unified, v1 = setup.cgroup_unified, setup.cgroup_v1
     try:
         target = paths.open_plain(setup.root_fd, "sys/fs/cgroup", os.O_PATH | os.O_DIRECTORY)
     except OSError:
         return  # no cgroups in this kernel, or /sys is a bind of somebody else's
     flags = _SYS_FLAGS | c.MS_RELATIME | (0 if writable else c.MS_RDONLY)
     try:
-        if unified and not v1:
+        if not setup.cgroup_mixed:
             mount_at(setup, target, "cgroup2", "cgroup2", flags, name="/sys/fs/cgroup")
         elif not setup.userns:
             _cgroup_v1(setup, target, unified, v1, flags)

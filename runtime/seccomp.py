@@ -1,8 +1,9 @@
 """The default-deny system call filter, equivalent to Docker's default profile (EXE-07).
 
-A filter is a classic BPF program made here from the tables of ``seccomp_calls``: per architecture the numbers become
-ranges with one answer each, and a balanced tree of comparisons finds the range, so that a call costs about eight
-instructions. It is the same program for every container with the same capabilities, and is made once per process.
+A filter is a classic BPF program made here from the tables of ``seccomp_calls``: per architecture the numbers
+become ranges with one answer each, and a balanced tree of comparisons finds the range, so that a call costs
+about eight instructions. It is the same program for every container with the same capabilities, and is made
+once per process.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def program(machine: str, capabilities: tuple[str, ...]) -> bytes | None:
         return None
     from runtime import seccomp_calls
 
-    key = machine, frozenset(capabilities) & seccomp_calls.BY_CAPABILITY.keys()
+    key = machine, frozenset(capabilities).intersection(seccomp_calls.BY_CAPABILITY)
     if key not in _cache:
         _cache[key] = _assemble(_program(*key))
     return _cache[key]
@@ -59,7 +60,7 @@ def load(kernel: Kernel, filter_program: bytes) -> None:
         kernel.seccomp(filter_program, 0)
 
 
-def answers(machine: str, column: int, capabilities: frozenset[str]) -> dict[int, str]:
+def answers(column: int, capabilities: frozenset[str]) -> dict[int, str]:
     """What each number of one architecture gets: ``allow``, or the name of a call with conditions."""
     from runtime import seccomp_calls as calls
 
@@ -90,7 +91,7 @@ def _program(machine: str, capabilities: frozenset[str]) -> _Code:
     code: _Code = [(_LD_W_ABS, 0, 0, _ARCH_OFFSET)]
     for architecture, column in _ARCHITECTURES[machine]:
         body: _Code = [(_LD_W_ABS, 0, 0, _NR_OFFSET)]
-        body += _search(_ranges(answers(machine, column, capabilities)))
+        body += _search(_ranges(answers(column, capabilities)))
         code += [(_JEQ, 1, 0, architecture), (_JA, 0, 0, len(body)), *body]
     return [*code, (_RET, 0, 0, KILL_PROCESS)]
 

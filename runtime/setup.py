@@ -1,6 +1,7 @@
 """What the operations of a container's set-up share, and the few mount primitives that they are made of.
 
-Every operation takes a ``Setup`` first. Mount points are descriptors, never paths that the kernel resolves again.
+Every operation takes a ``Setup`` first. Mount points are descriptors, never paths that the kernel resolves
+again.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ class Setup:
     """State of one set-up, in the container's first process."""
 
     __slots__ = (
+        "cgroup_mixed",
+        "cgroup_unified",
+        "cgroup_v1",
         "clean_stubs",
         "count",
         "files_fd",
+        "filter_program",
         "identity",
+        "join_fd",
         "kernel",
         "netns_fd",
         "nodev_root",
@@ -46,7 +52,12 @@ class Setup:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.root_fd = -1
+        self.filter_program: bytes | None = None
         self.netns_fd = -1
+        self.join_fd = -1
+        self.cgroup_unified = False
+        self.cgroup_mixed = False
+        self.cgroup_v1: tuple[tuple[str, str], ...] = ()
         self.terminal_fd = -1
         self.slave_fd = -1
         self.files_fd = -1
@@ -84,9 +95,17 @@ def mount_at(
 
 
 def bind_at(
-    setup: Setup, source_fd: int, target_fd: int, flags: int, *, recursive: bool, name: str, propagation: int = 0
+    setup: Setup,
+    source_fd: int,
+    target_fd: int,
+    flags: int,
+    *,
+    recursive: bool,
+    name: str,
+    propagation: int = 0,
 ) -> None:
-    """Show what ``source_fd`` is open on at ``target_fd``, with ``flags`` (MS_RDONLY and kin) on every mount below.
+    """Show what ``source_fd`` is open on at ``target_fd``, with ``flags`` (MS_RDONLY and kin) on every mount
+    below.
 
     The mount gets its flags before it is attached, so it is never visible without them.
     """
@@ -94,7 +113,9 @@ def bind_at(
     below = c.AT_RECURSIVE if recursive else 0
     attrs = sum(attr for flag, attr in _ATTRS.items() if flags & flag)
     try:
-        tree = kernel.open_tree(source_fd, "", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH | below)
+        tree = kernel.open_tree(
+            source_fd, "", c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC | c.AT_EMPTY_PATH | below
+        )
     except OSError as error:
         if error.errno not in _FALLBACK:
             raise failed("open_tree", name, error.errno or 0) from error

@@ -17,6 +17,8 @@ class OverlayRoot:
     upper: str = ""
     work: str = ""
     userxattr: bool = False
+    volatile: bool = False
+    """Nothing is flushed to disk for this mount: for build steps, whose results are settled by the store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +36,8 @@ Root = OverlayRoot | DirRoot
 class BindMount:
     """A host file or directory made visible at ``target`` (absolute, inside the container).
 
-    ``subpath`` is resolved beneath ``source`` without leaving it. ``throwaway`` gives a writable view whose changes
-    are dropped.
+    ``subpath`` is resolved beneath ``source`` without leaving it. ``throwaway`` gives a writable view whose
+    changes are dropped.
     """
 
     target: str
@@ -155,10 +157,10 @@ class Network:
 class ContainerSpec:
     """One process in its own namespaces and root.
 
-    ``user`` is ``name|uid[:group|gid]`` and is looked up inside the root (EXE-11); ``cwd`` is created when missing;
-    ``capabilities`` are names without ``CAP_`` and become bounding, permitted and effective, never inheritable.
-    ``shared`` namespaces (``pid``, ``ipc``, ``uts``) are those of the paths given, or the host's when the path is
-    empty.
+    ``user`` is ``name|uid[:group|gid]`` and is looked up inside the root (EXE-11); ``cwd`` is created when
+    missing; ``capabilities`` are names without ``CAP_`` and become bounding, permitted and effective, never
+    inheritable. ``shared`` namespaces (``pid``, ``ipc``, ``uts``) are those of the paths given, or the host's
+    when the path is empty.
     """
 
     id: str
@@ -188,7 +190,32 @@ class ContainerSpec:
     oom_score_adj: int | None = None
     terminal: bool = False
     clean_stubs: bool = False
-    """Remove mount points that had to be made in the root once the process has ended, if still empty (EXE-23)."""
+    """Remove mount points that had to be made in the root once the process has ended, if still empty
+    (EXE-23)."""
+    accounting: bool = False
+    """Give it a group in every cgroup hierarchy, so that it can be paused and measured (``run``, not build
+    steps)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecSpec:
+    """One more process in a container that runs: its namespaces and groups, with its own confinement.
+
+    Fields mean what they mean in ``ContainerSpec``; ``capabilities`` are cut down to the container's bounding
+    set.
+    """
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    groups: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    seccomp: Literal["default", "unconfined"] = "default"
+    rlimits: tuple[Rlimit, ...] = ()
+    oom_score_adj: int | None = None
+    terminal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

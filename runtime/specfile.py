@@ -41,9 +41,10 @@ class LogOptions:
 class MonitorOptions:
     """How a container is looked after.
 
-    ``network`` is who makes it: ``spec`` = what the specification says, ``bridge`` = the monitor makes a
-    namespace and the starter connects it. ``on_removal`` is the command that removes an auto-remove
-    container when the starter is not there to do it; empty = not auto-remove.
+    With ``bridge`` the monitor makes a network namespace and the starter connects it; otherwise the
+    specification says it all. ``network_mode`` is the name that state and inspection show. ``on_exit``
+    is the command that removes an auto-remove container when the starter is not there to do it; empty = not
+    auto-remove.
     """
 
     stdin: bool = False
@@ -51,10 +52,30 @@ class MonitorOptions:
     restart: RestartPolicy = RestartPolicy()
     log: LogOptions = LogOptions()
     stop_signal: int = 15
-    network: Literal["spec", "bridge"] = "spec"
-    network_label: str = ""
+    bridge: bool = False
+    network_mode: str = "none"
     ports: tuple[PortState, ...] = ()
-    on_removal: tuple[str, ...] = ()
+    on_exit: tuple[str, ...] = ()
+
+    def to_request(self, spec: ContainerSpec) -> dict[str, Any]:
+        """What the monitor is told, as plain values."""
+        return {
+            "tty": spec.terminal,
+            "stdin": self.stdin,
+            "stdin_once": self.stdin_once,
+            "restart": [self.restart.name, self.restart.maximum],
+            "log": {
+                "driver": self.log.driver,
+                "max_size": self.log.max_size,
+                "max_files": self.log.max_files,
+            },
+            "stop_signal": self.stop_signal,
+            "bridge": self.bridge,
+            "network_mode": self.network_mode,
+            "netns_path": spec.network.path if spec.network.mode == "path" and not self.bridge else "",
+            "ports": [[p.container_port, p.protocol, p.host_ip, p.host_port] for p in self.ports],
+            "on_exit": list(self.on_exit),
+        }
 
 
 _CLASSES: dict[str, Any] = {

@@ -17,20 +17,50 @@ believed by pid alone: a process is the same one only if boot, pid and start tim
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime.errors import ContainerError, NoSuchContainer
+from runtime.statefile import (
+    LOCK_FILE,
+    NEVER,
+    SOCKET_FILE,
+    SPEC_FILE,
+    STATE_FILE,
+    boot_id,
+    start_time,
+    timestamp,
+    write_file,
+)
+
+__all__ = [
+    "LOCK_FILE",
+    "MONITOR_LOST",
+    "NEVER",
+    "SOCKET_FILE",
+    "SPEC_FILE",
+    "STATE_FILE",
+    "NetworkState",
+    "PortState",
+    "ProcessRef",
+    "State",
+    "Status",
+    "boot_id",
+    "from_json",
+    "network_from_json",
+    "network_json",
+    "observe",
+    "process_ref",
+    "read",
+    "start_time",
+    "timestamp",
+    "to_json",
+    "write",
+    "write_file",
+]
 
 Status = Literal["created", "running", "paused", "restarting", "exited", "dead"]
-
-NEVER = "0001-01-01T00:00:00Z"
-STATE_FILE = "state.json"
-SPEC_FILE = "spec.json"
-LOCK_FILE = "monitor.lock"
-SOCKET_FILE = "attach.sock"
 
 MONITOR_LOST = "the monitor process of this container died; output and exit status were not recorded"
 _LOST_EXIT_CODE = 255
@@ -103,55 +133,10 @@ class State:
         return self.status in ("running", "paused", "restarting")
 
 
-def boot_id() -> str:
-    """The kernel's id of this boot; empty where it cannot be read."""
-    global _boot
-    if _boot is None:
-        try:
-            with open("/proc/sys/kernel/random/boot_id") as file:
-                _boot = file.read().strip()
-        except OSError:
-            _boot = ""
-    return _boot
-
-
-_boot: str | None = None
-
-
-def start_time(pid: int) -> int | None:
-    """Start time of ``pid`` in clock ticks since boot; None when there is no such process or it is a
-    zombie.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
-        return None
-    # The second field is the command in parentheses and may hold anything, so count from the last
-    # parenthesis.
-    fields = text[text.rfind(b")") + 2 :].split()
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[19])
-
-
 def process_ref(pid: int) -> ProcessRef:
     """The lasting name of a process that runs now; an empty one when it is already gone."""
     found = start_time(pid)
     return ProcessRef(pid, found, boot_id()) if found is not None else ProcessRef()
-
-
-def write_file(directory: Path, name: str, data: bytes) -> None:
-    """Replace ``directory/name`` by ``data`` in one step; readers see the old or the new file."""
-    temporary = directory / f".{name}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
-    os.replace(temporary, directory / name)
 
 
 def write(directory: Path, state: State) -> None:
@@ -216,17 +201,8 @@ def _mtime_ns(path: Path) -> int:
         return 0
 
 
-def timestamp(at_ns: int) -> str:
-    """RFC 3339 with nine digits, UTC (IO-LOGS-2)."""
-    import time
-
-    seconds, rest = divmod(at_ns, 1_000_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
-
-
 def to_json(state: State) -> dict[str, Any]:
     """The state as it is written."""
-    net = state.network
     return {
         "status": state.status,
         "process": _ref_json(state.process),
@@ -240,17 +216,22 @@ def to_json(state: State) -> dict[str, Any]:
         "manually_stopped": state.manually_stopped,
         "cgroups": list(state.cgroups),
         "execs": list(state.execs),
-        "network": {
-            "mode": net.mode,
-            "ip_address": net.ip_address,
-            "prefix_length": net.prefix_length,
-            "gateway": net.gateway,
-            "mac_address": net.mac_address,
-            "bridge": net.bridge,
-            "sandbox_key": net.sandbox_key,
-            "note": net.note,
-            "ports": [[p.container_port, p.protocol, p.host_ip, p.host_port] for p in net.ports],
-        },
+        "network": network_json(state.network),
+    }
+
+
+def network_json(network: NetworkState) -> dict[str, Any]:
+    """The network part as it is written."""
+    return {
+        "mode": network.mode,
+        "ip_address": network.ip_address,
+        "prefix_length": network.prefix_length,
+        "gateway": network.gateway,
+        "mac_address": network.mac_address,
+        "bridge": network.bridge,
+        "sandbox_key": network.sandbox_key,
+        "note": network.note,
+        "ports": [[p.container_port, p.protocol, p.host_ip, p.host_port] for p in network.ports],
     }
 
 

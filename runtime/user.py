@@ -1,4 +1,5 @@
-"""Who a container's process runs as: ``name|uid[:group|gid]`` looked up in the files of its root (EXE-10, EXE-11).
+"""Who a container's process runs as: ``name|uid[:group|gid]`` looked up in the files of its root (EXE-10,
+EXE-11).
 
 The files belong to the image and are read with suspicion: beneath the root, regular files only, at most a few
 megabytes, never from procfs and the like, and no part of the C library's name service takes part.
@@ -49,10 +50,11 @@ def lookup(root_fd: int, user: str, extra_groups: tuple[str, ...] = ()) -> Ident
 
 
 def resolve(user: str, extra_groups: tuple[str, ...], read: Reader) -> Identity:
-    """The same on any source of the two files; ``read`` gets ``etc/passwd`` or ``etc/group`` and returns its lines.
+    """The same on any source of the two files; ``read`` gets ``etc/passwd`` or ``etc/group`` and returns its
+    lines.
 
-    Numbers need no entry; without one the group is 0 and the home ``/``. Supplementary groups come from the group
-    file, for an entry of the passwd file and when no group was asked for.
+    Numbers need no entry; without one the group is 0 and the home ``/``. Supplementary groups come from the
+    group file, for an entry of the passwd file and when no group was asked for.
     """
     name, _, group = user.partition(":")
     entry = _passwd_entry(name or "0", read)
@@ -147,21 +149,24 @@ def _rows(read: Reader, name: str, fields: int) -> list[list[str]]:
 def read_database(root_fd: int, name: str) -> list[bytes]:
     """The lines of a small regular file of the root; nothing when it is missing or is anything else.
 
-    Needs the host's /proc: the file is looked at before it is opened for reading, so that neither a FIFO nor a
-    device is ever opened.
+    What it is is checked before it is opened for reading, so that no device is ever opened, and again
+    afterwards.
     """
     try:
         handle = paths.open_in_root(root_fd, name, os.O_PATH)
     except OSError:
         return []
+    plain = _is_plain(handle)
+    os.close(handle)
+    if not plain:
+        return []
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode) or KERNEL.fs_magic(handle) in c.KERNEL_FS:
-            return []
-        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = paths.open_in_root(root_fd, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return []
-    finally:
-        os.close(handle)
+    if not _is_plain(fd):
+        os.close(fd)
+        return []
     try:
         chunks = []
         room = _LIMIT_BYTES
@@ -174,3 +179,7 @@ def read_database(root_fd: int, name: str) -> list[bytes]:
     if room <= 0:
         lines.pop()  # cut short: the last line is not whole
     return lines
+
+
+def _is_plain(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode) and KERNEL.fs_magic(fd) not in c.KERNEL_FS

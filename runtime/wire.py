@@ -4,11 +4,12 @@ Every frame is one type byte, a 32-bit big-endian length, and that many bytes. A
 sends one request and, for ``ATTACH`` and ``EXEC``, goes on with a stream in both directions::
 
     client                                    monitor
-    START   {directory, attach?}   ──────►    (first connection only: the socket pair made by the starter)
+    PLAN    marshalled plan        ──────►    (before START and EXEC: what the new process does)
+    START   {directory, options}   ──────►    (first connection only: the socket pair made by the starter)
                                    ◄──────    NETWORK {pid, fd}   only when the starter has to make links
     NETWORK {state}                ──────►
     ATTACH  {stdin,stdout,stderr}  ──────►
-    EXEC    {args, env, ...}       ──────►
+    EXEC    {tty, stdin, ...}      ──────►
     SIGNAL n  STOP {}  PAUSE  UNPAUSE  WAIT
                                    ◄──────    OK {..} or FAIL {message, code, exit_status}
     STDIN bytes ... STDIN_END      ──────►
@@ -24,31 +25,31 @@ answer. Payloads in braces are JSON objects. Unknown frames are answered by ``FA
 from __future__ import annotations
 
 import struct
-from typing import Final
 
-START: Final = b"g"
-NETWORK: Final = b"n"
-ATTACH: Final = b"a"
-EXEC: Final = b"x"
-SIGNAL: Final = b"s"
-RESIZE: Final = b"r"
-STOP: Final = b"q"
-PAUSE: Final = b"p"
-UNPAUSE: Final = b"u"
-WAIT: Final = b"w"
-STDIN: Final = b"i"
-STDIN_END: Final = b"e"
-REMOVED: Final = b"d"
+START = b"g"
+PLAN = b"l"
+NETWORK = b"n"
+ATTACH = b"a"
+EXEC = b"x"
+SIGNAL = b"s"
+RESIZE = b"r"
+STOP = b"q"
+PAUSE = b"p"
+UNPAUSE = b"u"
+WAIT = b"w"
+STDIN = b"i"
+STDIN_END = b"e"
+REMOVED = b"d"
 
-OK: Final = b"K"
-FAIL: Final = b"F"
-STDOUT: Final = b"O"
-STDERR: Final = b"E"
-EXIT: Final = b"X"
+OK = b"K"
+FAIL = b"F"
+STDOUT = b"O"
+STDERR = b"E"
+EXIT = b"X"
 
-HEADER_SIZE: Final = 5
-MAX_FRAME: Final = 4 << 20
-CHUNK: Final = 64 << 10
+HEADER_SIZE = 5
+MAX_FRAME = 4 << 20
+CHUNK = 64 << 10
 
 _pack = struct.Struct(">cI").pack
 _unpack = struct.Struct(">cI").unpack_from

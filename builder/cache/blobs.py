@@ -1,7 +1,8 @@
 """Content by digest, kept as an OCI image layout: stage, verify, publish.
 
-A blob is written below ``tmp/``, flushed, linked to its final name, and only then named by a row; the staged name goes
-last. Whatever is interrupted is finished or removed by the next sweep. ``docs/formats/store.md`` has the order.
+A blob is written below ``tmp/``, flushed, linked to its final name, and only then named by a row; the
+staged name goes last. Whatever is interrupted is finished or removed by the next sweep.
+``docs/formats/store.md`` has the order.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _FICLONE = 0x40049409
 class BlobStore:
     """The blobs of one state directory; safe for many threads and processes.
 
-    ``published`` is called with every digest that this process publishes, before its row exists, so that whoever
-    holds things can hold it.
+    ``published`` is called with every digest that this process publishes, before its row exists, so that
+    whoever holds things can hold it.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class BlobStore:
                 for digest, data in new.items():
                     path, fd = claim_file(self._tmp, "blob")
                     staged.append(_Staged(path, fd, digest, len(data)))
-                    _write_all(fd, data)
+                    write_all(fd, data)
             if staged:
                 self._publish(staged)
         finally:
@@ -114,7 +115,7 @@ class BlobStore:
         return digests
 
     def writer(self, *, expected: Digest | None = None, size: int | None = None) -> FileBlobWriter:
-        """Stage a blob piece by piece. ``commit()`` raises DigestMismatch when it is not what was expected."""
+        """Stage a blob piece by piece; ``commit()`` raises DigestMismatch when it is another one."""
         return FileBlobWriter(self, expected, size)
 
     def adopt(self, path: Path, digest: Digest) -> None:
@@ -270,11 +271,13 @@ class FileBlobWriter:
             raise DigestMismatch(f"{self._label()} has more than the announced {self._want_size} bytes")
         self._hash.update(view)
         with translated("write a blob"):
-            _write_all(self._staged.fd, view)
+            write_all(self._staged.fd, view)
         return len(view)
 
     def copy_from(self, source: int) -> None:
-        """Append a whole file, sharing its blocks where the file system can; it is read once, for the digest."""
+        """Append a whole file, sharing its blocks where the file system can; it is read once, for the
+        digest.
+        """
         if self._size == 0:
             try:
                 fcntl.ioctl(self._staged.fd, _FICLONE, source)
@@ -352,7 +355,7 @@ class _Staged:
 
 
 class _DirectoryFlush:
-    """fsync of one directory, shared: a caller whose change came before a flush began need not flush again."""
+    """One fsync for many callers: whose change came before a flush began need not flush again."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -377,7 +380,8 @@ class _DirectoryFlush:
             self._flushed = covers
 
 
-def _write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write everything; ``os.write`` may take less."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -1,4 +1,6 @@
-"""Which start of the machine this is, and what a new one means for snapshots that may not have reached the disk."""
+"""Which start of the machine this is, and what a new one means for snapshots that may not have reached the
+disk.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from builder.cache.locks import Gate
 
 SETTLE_S = 120
-"""A snapshot this old (or four times what the kernel lets dirty pages wait) when the machine was last seen running
-has been written back by the kernel."""
+"""A snapshot this old (or four times what the kernel lets dirty pages wait) when the machine was last seen
+running has been written back by the kernel.
+"""
 
 
 @functools.cache
@@ -34,15 +37,17 @@ def boot_id() -> str:
 
 def note_running(tx: sqlite3.Connection, boot: str) -> None:
     """The machine is seen running under this boot id, now."""
-    tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES('seen', ?)", (f"{boot} {time.monotonic_ns()}",))
+    seen = f"{boot} {time.monotonic_ns()}"
+    tx.execute("INSERT OR REPLACE INTO meta(key, value) VALUES('seen', ?)", (seen,))
 
 
 def after_restart(db: Database, gate: Gate, root: str, boot: str) -> None:
     """Make rows and files agree again after the machine was started anew.
 
-    Dropped: committed snapshots of an earlier boot that may not have been written back (and what stands on them),
-    unless a container needs them; those only stop being a cache. Rows whose files are missing go, blobs without a
-    row get one (they were verified and flushed before they got their name), other files without rows are removed.
+    Dropped: committed snapshots of an earlier boot that may not have been written back (and what stands on
+    them), unless a container needs them; those only stop being a cache. Rows whose files are missing go,
+    blobs without a row get one (they were verified and flushed before they got their name), other files
+    without rows are removed.
     """
     from builder.cache.trash import empty_trash, remove_gone
 

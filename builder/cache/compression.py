@@ -1,8 +1,8 @@
 """Compression of layers, and the door to zstandard and isal.
 
-Compressed bytes depend on nothing but the input, the compressor's version and the level: one stream, input cut
-into equal chunks, no name or time in gzip headers, and zstd always in its many-threaded form, whose bytes do not
-depend on how many threads there are (rows CMPR-01, CMPR-04). ``engine`` names what made them.
+Compressed bytes depend on nothing but the input, the compressor's version and the level: one stream, input
+cut into equal chunks, no name or time in gzip headers, and zstd always in its many-threaded form, whose bytes
+do not depend on how many threads there are (rows CMPR-01, CMPR-04). ``engine`` names what made them.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def check_name(name: str) -> Name:
 def compressor(name: str, level: int | None = None) -> Compressor:
     """A new compressor. Feed it chunks of ``CHUNK`` bytes, the last one shorter, for repeatable bytes.
 
-    Without ``level`` gzip is made by isal (zlib level 6 where isal is missing), zstd at level 3. With one, gzip
-    is made by zlib, whose levels 0 to 9 people know.
+    Without ``level`` gzip is made by isal (zlib level 6 where isal is missing), zstd at level 3. With one,
+    gzip is made by zlib, whose levels 0 to 9 people know.
     """
     check_name(name)
     if name == "uncompressed":

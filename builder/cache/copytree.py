@@ -1,7 +1,8 @@
 """Copies a stack of directories, topmost first, into one: what an overlay mount of them would show.
 
-Ownership, modes, extended attributes, times, hard links, devices, fifos, sockets and holes are kept; data is shared
-with the source where the file system can (reflink), else copied in the kernel. Sources must be at rest.
+Ownership, modes, extended attributes, times, hard links, devices, fifos, sockets and holes are kept; data
+is shared with the source where the file system can (reflink), else copied in the kernel. Sources must be at
+rest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _CHUNK = 1 << 20
 
 
 def merge_trees(layers: Sequence[str], target: str, *, link: bool = False) -> None:
-    """Fill the existing, empty directory ``target``; with ``link`` regular files become hard links to the source.
+    """Fill the existing, empty directory ``target``; with ``link`` regular files become hard links to the
+    source.
 
     Raises OSError. What was copied before it stays; the caller drops the target.
     """
@@ -37,7 +39,9 @@ def merge_trees(layers: Sequence[str], target: str, *, link: bool = False) -> No
 
 
 class _Frame:
-    """One directory being merged: its layers' descriptors, the target's, and the directories still to visit."""
+    """One directory being merged: its layers' descriptors, the target's, and the directories still to
+    visit.
+    """
 
     __slots__ = ("pending", "sources", "target")
 

@@ -1,7 +1,7 @@
 """The one door to SQLite: connections, transactions, waiting for other processes, and the map of errors.
 
-WAL with ``synchronous=NORMAL``: a commit is atomic and ordered, and costs no fsync. A connection is used by one
-thread at a time; a thread inside ``write()`` sees its own changes in every read it makes.
+WAL with ``synchronous=NORMAL``: a commit is atomic and ordered, and costs no fsync. A connection is used by
+one thread at a time; a thread inside ``write()`` sees its own changes in every read it makes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Row = tuple[Any, ...]
 WAIT_S = 30.0
 _CHECKPOINT_PAGES = 500
 _F_OFD_SETLK = 37
-# The byte range that SQLite read-locks while a connection is open and write-locks to tidy up at the last close
-# (sqlite: src/os.h, PENDING_BYTE and SHARED_FIRST).
+# The byte range that SQLite read-locks while a connection is open and write-locks to tidy up at the last
+# close (sqlite: src/os.h, PENDING_BYTE and SHARED_FIRST).
 _SHARED_RANGE = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0x40000002, 510, 0)
 
 
@@ -56,7 +56,8 @@ class Database:
 
     def one(self, sql: str, args: tuple[Any, ...] = ()) -> Row | None:
         """The first row, or None."""
-        return self._read(lambda c: c.execute(sql, args).fetchone())
+        row: Row | None = self._read(lambda c: c.execute(sql, args).fetchone())
+        return row
 
     def all(self, sql: str, args: tuple[Any, ...] = ()) -> list[Row]:
         """Every row."""
@@ -78,13 +79,6 @@ class Database:
         """One statement as a transaction; returns the number of rows changed."""
         with self.write() as tx:
             return tx.execute(sql, args).rowcount
-
-    def script(self, sql: str) -> None:
-        """Several statements as one transaction (used to make the tables)."""
-        with self.write() as tx:
-            for statement in sql.split(";"):
-                if statement.strip():
-                    tx.execute(statement)
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         own = self._local.connection
@@ -112,7 +106,7 @@ class Database:
                 raise from_sqlite(error, "use the database", self.path) from error
             if time.monotonic() >= deadline:
                 raise StoreBusy(
-                    f"the database is in use by other processes for more than {self._wait_s:g} seconds: {self.path}",
+                    f"other processes use {self.path} for more than {self._wait_s:g} seconds",
                     hint="try again when they are done",
                 ) from error
             time.sleep(delay * (0.5 + _jitter()))
@@ -143,13 +137,33 @@ class Database:
             self.path, timeout=0.02, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         except BaseException:
             connection.close()
             raise
         return connection
+
+
+def create_database(path: str, schema: str) -> None:
+    """Make the file and its tables, again if need be; nobody else may have it open.
+
+    Write-ahead logging is a property of the file from here on. Later connections could not switch it on:
+    that takes an exclusive lock, which the anchors of other processes keep away.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise from_os(error, "make the database") from error
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            connection.executescript(f"BEGIN IMMEDIATE; {schema} COMMIT;")
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise from_sqlite(error, "make the database", path) from error
 
 
 class Transaction:
@@ -237,11 +251,12 @@ _anchors_lock = threading.Lock()
 def _anchor(path: str) -> _AnchorKey:
     """Keep the last close of a connection from writing the whole log back, with its two fsyncs and an unlink.
 
-    The log is folded into the database every ``_CHECKPOINT_PAGES`` pages by whoever commits; a short command that
-    wrote three rows need not do it. SQLite offers a switch for this only from Python 3.12 on, so a read lock is
-    held on the range that it wants to write-lock then: an open-file-description lock, which conflicts with the
-    process's own POSIX locks. Closing any descriptor of the file drops the POSIX locks of the whole process, so
-    there is one anchor per file and it is closed when the process has no connection to it any more.
+    The log is folded into the database every ``_CHECKPOINT_PAGES`` pages by whoever commits; a short
+    command that wrote three rows need not do it. SQLite offers a switch for this only from Python 3.12 on,
+    so a read lock is held on the range that it wants to write-lock then: an open-file-description lock,
+    which conflicts with the process's own POSIX locks. Closing any descriptor of the file drops the POSIX
+    locks of the whole process, so there is one anchor per file and it is closed when the process has no
+    connection to it any more.
     """
     with _anchors_lock:
         status = os.stat(path)

@@ -1,4 +1,6 @@
-"""Named points between two durable operations, where a test may stop the process. Nothing happens unless armed."""
+"""Named points between two durable operations, where a test may stop the process. Nothing happens unless
+armed.
+"""
 
 from __future__ import annotations
 

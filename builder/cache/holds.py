@@ -1,7 +1,8 @@
 """What running builds need and nothing may prune: a locked file per hold, with one line per thing.
 
-Who prunes reads the files inside the transaction that unlinks rows. A hold is complete once its line is written and
-the thing was seen afterwards, with the gate passed in between, so the two cannot miss each other.
+Who prunes reads the files inside the transaction that unlinks rows. A hold is complete once its line is
+written and the thing was seen afterwards, with the gate passed in between, so the two cannot miss each
+other.
 """
 
 from __future__ import annotations

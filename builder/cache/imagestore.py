@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from builder.cache.blobs import BlobStore
+from builder.cache.blobs import BlobStore, write_all
 from builder.cache.db import Database, Row
 from builder.cache.faults import point
 from builder.cache.locks import NamedLock
@@ -33,12 +34,13 @@ class ImageStore:
         self._db = db
         self._blobs = blobs
         self._root = root
+        self.behind = False
 
     def tag(self, ref: str, descriptor: Descriptor) -> Digest | None:
         """Let ``ref`` (``latest`` when it has no tag) mean this image from now on.
 
-        Its manifest and config must be in the store (BlobMissing). Returns the id of another image that had the
-        name before (IMG-09); that one stays, perhaps without a name.
+        Its manifest and config must be in the store (BlobMissing). Returns the id of another image that had
+        the name before (IMG-09); that one stays, perhaps without a name.
         """
         name = str(Reference.parse(ref).with_default_tag())
         before = self._db.one(
@@ -99,7 +101,8 @@ class ImageStore:
         return tuple(names)
 
     def resolve(self, text: str) -> StoredImage | None:
-        """The image that ``text`` names: a reference, an image id, or the beginning of one that fits one image.
+        """The image that ``text`` names: a reference, an image id, or the beginning of one that fits one
+        image.
 
         InvalidValue when it is the beginning of several.
         """
@@ -111,17 +114,14 @@ class ImageStore:
         )
         return None if row is None else self._image(row)
 
-    def list(self) -> tuple[StoredImage, ...]:
-        """Every image, newest first."""
-        rows = self._db.all("SELECT manifest, id, descriptor, created_ns FROM images ORDER BY created_ns DESC")
-        return tuple(self._image(row) for row in rows)
-
     def identify(self, descriptor: Descriptor) -> Digest:
-        """The image id: the digest of the config for this machine's platform (else of the first one present)."""
-        manifest = self.manifest_for_host(descriptor)
-        if not self._blobs.has(manifest.config.digest):
-            raise BlobMissing(f"image {descriptor.digest}: its config {manifest.config.digest} is not in the store")
-        return manifest.config.digest
+        """The image id: the digest of the config for this machine's platform (else of the first one
+        present).
+        """
+        config = self.manifest_for_host(descriptor).config.digest
+        if not self._blobs.has(config):
+            raise BlobMissing(f"image {descriptor.digest}: its config {config} is not in the store")
+        return config
 
     def manifest_for_host(self, descriptor: Descriptor, nesting: int = 0) -> Manifest:
         """The manifest for this machine's platform behind a manifest or index; BlobMissing, InvalidValue."""
@@ -140,10 +140,13 @@ class ImageStore:
 
     def write_index(self) -> None:
         """Bring ``content/index.json`` in step with the rows, unless it is."""
-        if self._db.in_write:
-            return  # a batch: whoever opens the store next, or the next change, does it
+        self.behind = self._db.in_write
+        if self.behind:
+            return  # inside a batch: its end does it, or else whoever opens the store next
         with NamedLock(f"{self._root}/tmp", "index.json", timeout_s=60):
-            state = dict(self._db.all("SELECT key, value FROM meta WHERE key IN ('images', 'index_written')"))
+            state: dict[str, str] = dict(
+                self._db.all("SELECT key, value FROM meta WHERE key IN ('images', 'index_written')")
+            )
             if state.get("images") == state.get("index_written"):
                 return
             rows = self._db.all(
@@ -157,19 +160,24 @@ class ImageStore:
                 (state.get("images", "0"),),
             )
 
-    def _replace_index(self, entries: list[dict[str, Any]]) -> None:
+    def list(self) -> tuple[StoredImage, ...]:
+        """Every image, newest first."""
+        sql = "SELECT manifest, id, descriptor, created_ns FROM images ORDER BY created_ns DESC"
+        return tuple(self._image(row) for row in self._db.all(sql))
+
+    def _replace_index(self, entries: Sequence[dict[str, Any]]) -> None:
         from builder.cache.staging import claim_file
 
         document = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
-            "manifests": entries,
+            "manifests": [*entries],
         }
         with translated("write index.json"):
             path, fd = claim_file(f"{self._root}/tmp", "stage")
             try:
                 os.fchmod(fd, 0o644)
-                os.write(fd, json.dumps(document, indent=2).encode("ascii"))
+                write_all(fd, json.dumps(document, indent=2).encode("ascii"))
                 os.rename(path, f"{self._root}/content/index.json")
             finally:
                 os.close(fd)

@@ -1,7 +1,8 @@
 """Locks that work between processes and between threads, and die with their owner (flock).
 
-A named lock is a file below ``tmp/`` that exists only while somebody wants it. The holder unlinks it before letting
-go, so whoever was waiting on the old file sees that it has no name any more and starts over on a new one.
+A named lock is a file below ``tmp/`` that exists only while somebody wants it. The holder unlinks it before
+letting go, so whoever was waiting on the old file sees that it has no name any more and starts over on a
+new one.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def names_fd(path: str, fd: int) -> bool:
 class NamedLock:
     """An exclusive (or shared) lock by name; a context manager that is used once.
 
-    ``on_wait`` is called once, when somebody else turns out to hold it; ``check`` again and again while waiting, and
-    may raise to give up. StoreBusy after ``timeout_s``.
+    ``on_wait`` is called once, when somebody else turns out to hold it; ``check`` again and again while
+    waiting, and may raise to give up. StoreBusy after ``timeout_s``.
     """
 
     __slots__ = ("_check", "_fd", "_name", "_on_wait", "_path", "_shared", "_timeout_s")
@@ -134,9 +135,10 @@ class NamedLock:
 class Gate:
     """Many publish at a time, or one removes.
 
-    ``passing()`` is shared and held while something is published or protected; ``removing()`` is exclusive and held
-    while rows and files are unlinked, so nothing disappears between a look and the use of what was seen. Both go
-    through a second lock first, so those who pass cannot keep out the one who wants to remove.
+    ``passing()`` is shared and held while something is published or protected; ``removing()`` is exclusive
+    and held while rows and files are unlinked, so nothing disappears between a look and the use of what was
+    seen. Both go through a second lock first, so those who pass cannot keep out the one who wants to
+    remove.
     """
 
     __slots__ = ("_gate", "_path", "_wait_s")

@@ -17,7 +17,7 @@ def snapshot_path(number: int) -> str:
 
 
 def base36(number: int) -> str:
-    """A row number as the short text that names its directory (short, because mount options list hundreds)."""
+    """A row number as the text that names its directory: short, as mount options list hundreds."""
     text = ""
     while True:
         number, digit = divmod(number, 36)

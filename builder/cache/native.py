@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class NativeSnapshotter:
-    """See ``types.Snapshotter``."""
+    """See ``protocols.Snapshotter``."""
 
     driver: Driver = "native"
     userxattr = False
 
-    def make(self, directory: str, layers: Sequence[str], *, stacked: bool) -> None:  # noqa: ARG002 (protocol)
+    def make(self, directory: str, layers: Sequence[str], *, stacked: bool) -> None:  # noqa: ARG002
         """``fs`` is a copy of the whole parent tree."""
         with translated("make a snapshot"):
             os.mkdir(directory, 0o700)
             os.mkdir(f"{directory}/fs", 0o755)
-            os.chmod(f"{directory}/fs", 0o755)
+            os.chmod(f"{directory}/fs", 0o755)  # noqa: S103 (the root of a tree, whatever the umask)
             if layers:
                 from builder.cache.copytree import merge_trees
 

@@ -1,7 +1,7 @@
 """Snapshots as overlay layers: a new one is an empty directory that a mount will put on top of its parent's.
 
-Mounts are made by whoever runs something in the tree, with ``redirect_dir=off,metacopy=off,index=off`` so that every
-layer can be read by itself.
+Mounts are made by whoever runs something in the tree, with ``redirect_dir=off,metacopy=off,index=off`` so
+that every layer can be read by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNSUPPORTED = "no"
 
 
 class OverlaySnapshotter:
-    """See ``types.Snapshotter``."""
+    """See ``protocols.Snapshotter``."""
 
     driver: Driver = "overlay"
 
@@ -32,7 +32,7 @@ class OverlaySnapshotter:
         with translated("make a snapshot"):
             os.mkdir(directory, 0o700)
             os.mkdir(f"{directory}/fs", 0o755)
-            os.chmod(f"{directory}/fs", 0o755)
+            os.chmod(f"{directory}/fs", 0o755)  # noqa: S103 (the root of a tree, whatever the umask)
             if stacked:
                 os.mkdir(f"{directory}/work", 0o700)
             if layers:

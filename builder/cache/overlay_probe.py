@@ -1,7 +1,8 @@
-"""A program (run with ``python -I -S``): mounts an overlay below the directory named on its command line and uses it.
+"""A program (run with ``python -I -S``): mounts an overlay below the directory named on its command line
+and uses it.
 
-Prints ``trusted`` or ``user`` (only with ``userxattr``) and exits 0, or exits 1. It works in a mount namespace of its
-own, so nothing is left when it ends. Standard library only.
+Prints ``trusted`` or ``user`` (only with ``userxattr``) and exits 0, or exits 1. It works in a mount
+namespace of its own, so nothing is left when it ends. Standard library only.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def _works(libc: ctypes.CDLL, base: str, extra: str) -> bool:
     for path in (lower, upper, work, merged, f"{lower}/d", f"{lower}/d/inner"):
         os.makedirs(path)
     _write(f"{lower}/f", "x")
-    options = f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off,index=off{extra}"
-    if libc.mount(b"overlay", os.fsencode(merged), b"overlay", ctypes.c_ulong(0), os.fsencode(options)) != 0:
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off,index=off"
+    data = os.fsencode(options + extra)
+    if libc.mount(b"overlay", os.fsencode(merged), b"overlay", ctypes.c_ulong(0), data) != 0:
         return False
     try:
         os.unlink(f"{merged}/f")

@@ -1,4 +1,6 @@
-"""Translates what SQLite and the kernel say into the store's own errors. Every door to disk in this room uses it."""
+"""Translates what SQLite and the kernel say into the store's own errors. Every door to disk in this room
+uses it.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from builder.cache.db import Database
-from builder.cache.names import base36, from_base36
+from builder.cache.names import from_base36
 from builder.cache.types import CacheRecord
 from builder.errors import StoreError
 
@@ -48,10 +48,7 @@ class RecordStore:
             for number in numbers:
                 row = tx.execute("SELECT kind FROM snapshots WHERE id=?", (number,)).fetchone()
                 if row is None or row[0] != "committed":
-                    raise StoreError(
-                        f"a cache record names snapshot {base36(number) if number >= 0 else '?'}, which is not there",
-                        code="snapshot-missing",
-                    )
+                    raise StoreError("a cache record names a snapshot that is gone", code="snapshot-missing")
             tx.execute("DELETE FROM record_outputs WHERE key=?", (record.key,))
             tx.execute(
                 "INSERT OR REPLACE INTO records(key, op, name, outputs, created_ns, last_used_ns)"

@@ -1,4 +1,6 @@
-"""Removes directory trees that others filled: any depth, any modes, without following links or crossing mounts."""
+"""Removes directory trees that others filled: any depth, any modes, without following links or crossing
+mounts.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONB
 def remove_tree(path: str) -> None:
     """Remove a file or a whole tree; nothing there, or somebody else removing it too, is fine.
 
-    Refuses (StoreError ``store-mounted``) when something is mounted inside: deleting through a forgotten bind mount
-    would delete what belongs to somebody else.
+    Refuses (StoreError ``store-mounted``) when something is mounted inside: deleting through a forgotten
+    bind mount would delete what belongs to somebody else.
     """
     with translated("remove"):
         if not _is_real_dir(path):
@@ -50,7 +52,9 @@ def discard_path(path: str, tmp: str) -> None:
 
 
 def _remove_dir(path: str) -> bool:
-    """One pass over a tree. What lies deeper than ``_MAX_DEPTH`` is moved up, and another pass is needed: False."""
+    """One pass over a tree. What lies deeper than ``_MAX_DEPTH`` is moved up, and another pass is needed:
+    False.
+    """
     try:
         top = os.open(path, _FLAGS)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """File trees by id: rows here, directories made by the overlay or the native snapshotter.
 
-An active snapshot belongs to the process that prepared it (or to a container) and takes changes; a committed one
-never changes. Ids are short counters and are never used twice.
+An active snapshot belongs to the process that prepared it (or to a container) and takes changes; a
+committed one never changes. Ids are short counters and are never used twice.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.cache.boot import note_running
 from builder.cache.db import Database
 from builder.cache.faults import point
 from builder.cache.locks import NamedLock
 from builder.cache.names import base36, from_base36
+from builder.cache.stacks import LayerStacks, snapshot_gone
 from builder.cache.staging import Owner
-from builder.cache.types import Active, Driver, SnapshotInfo, Snapshotter
-from builder.errors import BlobMissing, StoreError
+from builder.cache.types import Active, Driver, SnapshotInfo
+from builder.errors import BlobMissing
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
+
+if TYPE_CHECKING:
+    from builder.cache.protocols import Snapshotter
 
 MAX_LAYERS = 400
 """A taller stack is flattened at its bottom: the kernel takes 500 lower directories, mount options fewer."""
 _KEEP_LAYERS = 64
-_STACK_CACHE = 2000
 _COLUMNS = (
     "id, parent, kind, chain_id, driver, created_ns, last_used_ns, uses, size, description, record_type"
 )
@@ -52,6 +55,7 @@ class SnapshotStore:
         max_layers: int = MAX_LAYERS,
     ) -> None:
         self._db = db
+        self._root = root
         self._directory = f"{root}/snapshots"
         self._tmp = f"{root}/tmp"
         self._owner = owner
@@ -60,9 +64,8 @@ class SnapshotStore:
         self._published = published
         self._touched = touched
         self._max_layers = max_layers
-        self._keep_layers = min(_KEEP_LAYERS, max_layers // 2)
         self._snapshotter: Snapshotter | None = None
-        self._stacks: dict[int, tuple[str, ...]] = {}
+        self._stacks = LayerStacks(db, self._fs)
 
     @property
     def driver(self) -> Driver:
@@ -71,11 +74,15 @@ class SnapshotStore:
 
     @property
     def userxattr(self) -> bool:
-        """Whether overlays here need the mount option of that name (and keep opaque marks in user attributes)."""
+        """Whether overlays here need the mount option of that name (and keep opaque marks in user
+        attributes).
+        """
         return self._engine().userxattr
 
     def prepare(self, parent: str | None, *, description: str = "", record_type: str = "regular") -> Active:
-        """A new tree on top of ``parent`` that takes changes. StoreError when ``parent`` is gone or not committed."""
+        """A new tree on top of ``parent`` that takes changes. StoreError when ``parent`` is gone or not
+        committed.
+        """
         engine = self._engine()
         number = self._insert(parent, engine.driver, description, record_type)
         point("snapshot.claimed")
@@ -92,7 +99,7 @@ class SnapshotStore:
         """An active snapshot that was prepared earlier: the writable tree of a container."""
         info = self.get(snapshot_id)
         if info is None or info.kind != "active":
-            raise _gone(snapshot_id)
+            raise snapshot_gone(snapshot_id)
         layers = self._stack(from_base36(info.parent)) if info.parent is not None else ()
         userxattr = info.driver == "overlay" and self._engine().userxattr
         return self._active(from_base36(info.id), info.parent, info.driver, userxattr, layers)
@@ -105,7 +112,9 @@ class SnapshotStore:
         description: str = "",
         record_type: str = "regular",
     ) -> SnapshotInfo:
-        """Freeze it. When the store has a snapshot with this chain id already, that one is returned instead."""
+        """Freeze it. When the store has a snapshot with this chain id already, that one is returned
+        instead.
+        """
         number = from_base36(active.id)
         if active.work is not None:
             from builder.cache.overlay import OverlaySnapshotter
@@ -120,7 +129,7 @@ class SnapshotStore:
             number = existing
         info = self.get(base36(number))
         if info is None:
-            raise _gone(active.id)
+            raise snapshot_gone(active.id)
         return info
 
     def discard(self, active: Active) -> None:
@@ -162,7 +171,7 @@ class SnapshotStore:
             (from_base36(snapshot_id),),
         )
         if not rows:
-            raise _gone(snapshot_id)
+            raise snapshot_gone(snapshot_id)
         return tuple(_info(row) for row in rows)
 
     def layers(self, snapshot_id: str | None) -> tuple[Path, ...]:
@@ -178,18 +187,20 @@ class SnapshotStore:
         """
         info = self.get(snapshot_id)
         if info is None:
-            raise _gone(snapshot_id)
+            raise snapshot_gone(snapshot_id)
         return Path(self._fs(from_base36(info.id))), self.layers(info.parent)
 
     def set_layer(
         self, snapshot_id: str, *, compression: str, diff_id: DiffId, descriptor: Descriptor
     ) -> None:
-        """Remember the layer blob that was made from this snapshot; BlobMissing when it is not in the store."""
+        """Remember the layer blob that was made from this snapshot; BlobMissing when it is not in the
+        store.
+        """
         number = from_base36(snapshot_id)
         text = json.dumps(descriptor.to_json(), separators=(",", ":"))
         with self._db.write() as tx:
             if not tx.execute("SELECT 1 FROM snapshots WHERE id=?", (number,)).fetchone():
-                raise _gone(snapshot_id)
+                raise snapshot_gone(snapshot_id)
             if not tx.execute("SELECT 1 FROM blobs WHERE digest=?", (str(descriptor.digest),)).fetchone():
                 raise BlobMissing(f"blob {descriptor.digest} is not in the store")
             tx.execute(
@@ -208,6 +219,26 @@ class SnapshotStore:
             return None
         return DiffId(Digest.parse(row[0])), Descriptor.from_json(json.loads(row[1]))
 
+    def any_layer(self, snapshot_id: str) -> tuple[DiffId, Descriptor] | None:
+        """A layer blob of this snapshot in whatever compression there is."""
+        row = self._db.one(
+            "SELECT diff_id, descriptor FROM snapshot_layers WHERE snapshot=? ORDER BY compression LIMIT 1",
+            (from_base36(snapshot_id),),
+        )
+        if row is None:
+            return None
+        return DiffId(Digest.parse(row[0])), Descriptor.from_json(json.loads(row[1]))
+
+    def share_layers(self, snapshot_id: str, other_id: str) -> None:
+        """``other_id`` makes the same changes as ``snapshot_id``: the layer blobs of the one are the
+        other's.
+        """
+        self._db.run(
+            "INSERT OR IGNORE INTO snapshot_layers(snapshot, compression, diff_id, digest, descriptor)"
+            " SELECT ?, compression, diff_id, digest, descriptor FROM snapshot_layers WHERE snapshot=?",
+            (from_base36(other_id), from_base36(snapshot_id)),
+        )
+
     def set_content_digest(self, snapshot_id: str, digest: Digest) -> None:
         """Remember the digest of the tree's content."""
         self._db.run(
@@ -216,9 +247,7 @@ class SnapshotStore:
 
     def content_digest(self, snapshot_id: str) -> Digest | None:
         """The digest of the tree's content, if somebody worked it out."""
-        row = self._db.one(
-            "SELECT content_digest FROM snapshots WHERE id=?", (from_base36(snapshot_id),)
-        )
+        row = self._db.one("SELECT content_digest FROM snapshots WHERE id=?", (from_base36(snapshot_id),))
         return None if row is None or row[0] is None else Digest.parse(row[0])
 
     def _engine(self) -> Snapshotter:
@@ -258,10 +287,10 @@ class SnapshotStore:
             if parent is not None:
                 row = tx.execute("SELECT kind FROM snapshots WHERE id=?", (above,)).fetchone()
                 if row is None or row[0] != "committed":
-                    raise _gone(parent)
+                    raise snapshot_gone(parent)
             done = tx.execute(
-                "INSERT INTO snapshots(parent, kind, driver, created_ns, last_used_ns, description, record_type,"
-                " owner, boot) VALUES(?, 'active', ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO snapshots(parent, kind, driver, created_ns, last_used_ns, description,"
+                " record_type, owner, boot) VALUES(?, 'active', ?, ?, ?, ?, ?, ?, ?)",
                 (above, driver, now, now, description, record_type, owner, self._boot()),
             )
             assert done.lastrowid is not None
@@ -294,15 +323,14 @@ class SnapshotStore:
                 ),
             ).rowcount
             if not changed:
-                raise _gone(base36(number))
+                raise snapshot_gone(base36(number))
             note_running(tx, self._boot())
         return None
 
     def _drop(self, number: int) -> None:
         """Row first, then the directory; a note in ``trash`` covers the time between."""
         from builder.cache.names import snapshot_path
-        from builder.cache.removal import discard_path
-        from builder.cache.trash import trash_snapshots
+        from builder.cache.trash import discard_noted, trash_snapshots
 
         with self._db.write() as tx:
             row = tx.execute("SELECT kind FROM snapshots WHERE id=?", (number,)).fetchone()
@@ -310,41 +338,16 @@ class SnapshotStore:
                 return
             trash_snapshots(tx, (number,))
         point("snapshot.unlinked")
-        discard_path(self._path(number), self._tmp)
-        self._db.run("DELETE FROM trash WHERE path=?", (snapshot_path(number),))
+        discard_noted(self._db, self._root, snapshot_path(number))
 
     def _stack(self, number: int) -> tuple[str, ...]:
         """The layer directories of a tree, topmost first."""
-        stack = self._walk(number)
+        stack = self._stacks.walk(number)
         if len(stack) > self._max_layers:
-            self._flatten(stack[self._keep_layers :])
-            self._stacks.clear()
-            stack = self._walk(number)
+            self._flatten(stack[min(_KEEP_LAYERS, self._max_layers // 2) :])
+            self._stacks.forget()
+            stack = self._stacks.walk(number)
         return stack
-
-    def _walk(self, number: int) -> tuple[str, ...]:
-        """As it is: committed trees never change, so what was found is kept."""
-        walked: list[int] = []
-        below: tuple[str, ...] = ()
-        current: int | None = number
-        while current is not None:
-            row = self._db.one("SELECT parent, driver, flat FROM snapshots WHERE id=?", (current,))
-            if row is None:
-                raise _gone(base36(current))
-            if (known := self._stacks.get(current)) is not None:
-                below = known
-                break
-            if row[2] is not None:
-                below = (self._fs(row[2]),)
-                break
-            walked.append(current)
-            current = None if row[1] == "native" else row[0]
-        for item in reversed(walked):
-            below = (self._fs(item), *below)
-            if len(self._stacks) >= _STACK_CACHE:
-                self._stacks.clear()
-            self._stacks[item] = below
-        return below
 
     def _flatten(self, layers: tuple[str, ...]) -> None:
         """Merge the bottom of a stack that is too tall into one directory, with hard links to its files."""
@@ -377,7 +380,3 @@ def _info(row: tuple[Any, ...]) -> SnapshotInfo:
         None if row[3] is None else ChainId(Digest.parse(row[3])),
         *row[4:],
     )
-
-
-def _gone(snapshot_id: str) -> StoreError:
-    return StoreError(f"snapshot {snapshot_id!r} is not in the store", code="snapshot-missing")

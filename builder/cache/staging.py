@@ -1,7 +1,8 @@
 """Entries of ``tmp/``: made by a live process that holds a flock on them, rubbish once nobody does.
 
-The first part of a name says what it is: ``stage-`` a directory, ``blob-`` a blob being written, ``pub-`` a blob
-being published, ``own-`` and ``hold-`` a process's claims, ``lock-`` a named lock, ``gone-`` something being removed.
+The first part of a name says what it is: ``stage-`` a directory, ``blob-`` a blob being written, ``pub-`` a
+blob being published, ``own-`` and ``hold-`` a process's claims, ``lock-`` a named lock, ``gone-`` something
+being removed.
 """
 
 from __future__ import annotations
@@ -75,16 +76,20 @@ class Owner:
         """The name, if anything was ever owned."""
         return self._path.rpartition("/")[2] if self._fd >= 0 else None
 
-    def close(self) -> None:
-        """Give up every claim; the next sweep treats what is left as rubbish."""
+    def close(self, *, forget: bool) -> None:
+        """Give up every claim. ``forget``: no row carries the name; else a sweep deals with those that do."""
         with self._lock:
             if self._fd >= 0:
+                if forget:
+                    os.unlink(self._path)
                 os.close(self._fd)
                 self._fd = -1
 
 
 class Staging:
-    """``with Staging(tmp, "unpack") as directory:`` a private directory that is gone afterwards, whatever happens."""
+    """``with Staging(tmp, "unpack") as directory:`` a private directory that is gone afterwards, whatever
+    happens.
+    """
 
     __slots__ = ("_fd", "_path", "_prefix", "_tmp")
 

@@ -24,6 +24,7 @@ _MAX_HEADER = 1024 * 1024
 _MAX_RECORDS = 4096
 _MAX_FRAGMENTS = 1_000_000
 _MAX_SIZE = 1 << 62
+_MAX_TIME = 10**9 << 62  # nanoseconds; beyond that the kernel takes no seconds
 _ZEROS = bytes(BLOCK)
 _KINDS: dict[int, Kind] = {
     ord("0"): "file",
@@ -236,6 +237,8 @@ class TarReader:
             mtime_ns=_time(records, _number(block[136:148])),
             link=_text(link),
         )
+        if not -_MAX_TIME <= entry.mtime_ns <= _MAX_TIME:
+            raise BadArchive(f"{entry.name!r}: impossible time")
         if kind in ("char", "block"):
             entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
         for key, value in records.items():
@@ -331,9 +334,10 @@ def _check(block: bytes) -> None:
 
 def _number(data: bytes) -> int:
     """A numeric field: octal text, or big-endian binary when its first bit is set."""
+    if data[0] == 0xFF:
+        return int.from_bytes(data, "big", signed=True)
     if data[0] & 0x80:
-        value = int.from_bytes(data, "big", signed=True) if data[0] == 0xFF else 0
-        return value or int.from_bytes(bytes((data[0] & 0x7F,)) + data[1:], "big")
+        return int.from_bytes(bytes((data[0] & 0x7F,)) + data[1:], "big")
     text = data.strip(b" \0").split(b"\0", 1)[0]
     if not text:
         return 0
@@ -386,7 +390,7 @@ def _text(data: bytes) -> str:
 
 
 def _records(body: bytes) -> tuple[dict[str, bytes], list[int]]:
-    """PAX records, a later one of the same key counting; and the pairs of sparse format 0.0 in their order."""
+    """PAX records, the last of a key counting, and the pairs of sparse format 0.0 in their order."""
     records: dict[str, bytes] = {}
     pairs: list[int] = []
     at = 0

@@ -1,4 +1,5 @@
-"""The second half of every removal: rows went first and left a note in ``trash``; here files follow and the note goes.
+"""The second half of every removal: rows went first and left a note in ``trash``; here files follow and the
+note goes.
 
 Callers hold the gate (``Gate.removing``), so nobody publishes under the same name meanwhile.
 """
@@ -49,7 +50,7 @@ def forget_record(tx: sqlite3.Connection, key: str) -> None:
 
 
 def empty_trash(db: Database, root: str) -> list[str]:
-    """Move what the notes name into ``tmp/`` and drop the notes; returns the paths that are left to remove."""
+    """Move what the notes name into ``tmp/`` and drop the notes; returns what is left to remove."""
     rows = db.all("SELECT path FROM trash")
     gone: list[str] = []
     with translated("remove"):
@@ -66,6 +67,16 @@ def empty_trash(db: Database, root: str) -> list[str]:
     point("trash.forgotten")
     return gone
 
+
+def discard_noted(db: Database, root: str, path: str) -> None:
+    """Remove one thing whose row is gone and whose note is there, and then the note.
+
+    Needs no gate when the name is never used again; else the caller keeps others from using it.
+    """
+    from builder.cache.removal import discard_path
+
+    discard_path(f"{root}/{path}", f"{root}/tmp")
+    db.run("DELETE FROM trash WHERE path=?", (path,))
 
 
 def remove_gone(paths: Iterable[str]) -> None:

@@ -36,6 +36,13 @@ class TreeError(PybuildError):
     code = "tree-error"
 
 
+class Links(Protocol):
+    """What resolving a path needs to know of a tree."""
+
+    def lstat(self, path: str, /) -> os.stat_result | None: ...
+    def readlink(self, path: str, /) -> str: ...
+
+
 class SourceTree(Protocol):
     """What copying, hashing and packing read: a ``View``, or a local context that hides ignored files.
 
@@ -409,7 +416,7 @@ def _close(stack: Stack) -> None:
             pass
 
 
-def resolve_in(tree: SourceTree, path: str, *, follow_final: bool = True) -> str:
+def resolve_in(tree: Links, path: str, *, follow_final: bool = True) -> str:
     """``SourceTree.resolve`` in terms of ``lstat`` and ``readlink``, for every tree that has these."""
     if "\0" in path:
         raise TreeError("a path holds a NUL character")

@@ -82,6 +82,8 @@ class Writer(View):
             missing.append(path)
             path = split(path)[0]
             self._tidy()
+        if missing and self.lstat(missing[-1]) is not None:
+            raise TreeError(f'"/{missing[-1]}": is not a directory', code="not-a-directory")
         missing.reverse()
         for inner in missing:
             self.mkdir(inner, mode, uid, gid, mtime_ns=mtime_ns)
@@ -90,7 +92,7 @@ class Writer(View):
     def write_file(
         self,
         path: str,
-        source: int | bytes | Iterable[bytes],
+        source: int | bytes | Iterable[bytes | int],
         mode: int = 0o644,
         uid: int = 0,
         gid: int = 0,
@@ -99,7 +101,10 @@ class Writer(View):
         xattrs: Mapping[str, bytes] = _NO_XATTRS,
         source_stat: os.stat_result | None = None,
     ) -> None:
-        """Make a regular file from bytes, chunks, or an open file (read from its start; holes stay holes)."""
+        """Make a regular file from bytes, from an open file at its start (holes stay holes), or from pieces.
+
+        A piece that is a number stands for a hole of that length.
+        """
         fd = self._create(path, mode)
         try:
             if isinstance(source, int):
@@ -107,8 +112,7 @@ class Writer(View):
             elif isinstance(source, bytes):
                 write_all(fd, source)
             else:
-                for chunk in source:
-                    write_all(fd, chunk)
+                _write_pieces(fd, source)
             self._finish(fd, mode, uid, gid, xattrs, mtime_ns)
         finally:
             os.close(fd)
@@ -361,6 +365,18 @@ class Writer(View):
                 os.close(fd)
         if mtime_ns is not None:
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+
+
+def _write_pieces(fd: int, pieces: Iterable[bytes | int]) -> None:
+    hole_at_end = False
+    for piece in pieces:
+        hole_at_end = isinstance(piece, int)
+        if isinstance(piece, int):
+            os.lseek(fd, piece, os.SEEK_CUR)
+        else:
+            write_all(fd, piece)
+    if hole_at_end:
+        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
 
 
 def _set_xattrs(target: int | str, xattrs: Mapping[str, bytes]) -> None:

@@ -1,7 +1,8 @@
-"""OCI layouts and docker archives of images that are in the store: as a tar or as a directory (EXO-01…EXO-04).
+"""OCI layouts and docker archives of images that are in the store: as a tar or as a directory
+(EXO-01…EXO-04).
 
-One writer serves the ``oci`` and ``docker`` outputs and ``save``: an archive is a list of named roots, everything
-that they reach, and, for docker, a ``manifest.json``.
+One writer serves the ``oci`` and ``docker`` outputs and ``save``: an archive is a list of named roots,
+everything that they reach, and, for docker, a ``manifest.json``.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ def reachable(blobs: BlobSource, root: Descriptor, *, skip_missing: bool = False
 
 
 def index_json(roots: Iterable[Root], existing: Sequence[Descriptor] = ()) -> dict[str, object]:
-    """The ``index.json``: one entry per name, nameless roots once (EXO-02); ``existing`` entries come first."""
+    """The ``index.json``: one entry per name, nameless roots once (EXO-02); ``existing`` entries come
+    first."""
     entries: list[Descriptor] = list(existing)
     for root in roots:
         entries.extend(_entries(root))
@@ -111,7 +113,9 @@ def index_json(roots: Iterable[Root], existing: Sequence[Descriptor] = ()) -> di
 
 def _entries(root: Root) -> list[Descriptor]:
     created = ((CREATED_ANNOTATION, root.created),) if root.created else ()
-    own = tuple(pair for pair in root.descriptor.annotations if pair[0] not in (NAME_ANNOTATION, REF_ANNOTATION))
+    own = tuple(
+        pair for pair in root.descriptor.annotations if pair[0] not in (NAME_ANNOTATION, REF_ANNOTATION)
+    )
     if not root.names:
         return [replace(root.descriptor, annotations=_sorted(*own, *created))]
     return [
@@ -169,7 +173,9 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def write_tar(blobs: BlobSource, contents: Contents, out: Out, *, on_bytes: Callable[[int], None] | None = None) -> None:
+def write_tar(
+    blobs: BlobSource, contents: Contents, out: Out, *, on_bytes: Callable[[int], None] | None = None
+) -> None:
     """The archive: directories, blobs by digest, documents; equal contents give equal bytes (EXO-03)."""
     tar = TarOut(out)
     tar.directory("blobs")
@@ -192,8 +198,8 @@ def write_tar(blobs: BlobSource, contents: Contents, out: Out, *, on_bytes: Call
 def write_directory(blobs: BlobSource, contents: Contents, directory: Path, roots: Sequence[Root]) -> None:
     """Add the images to the layout at ``directory``, made when missing (EXO-04).
 
-    The index is read and replaced under a lock. Entries with a name that we write are replaced; an unnamed image
-    takes the name ``latest``. Raises ExportError.
+    The index is read and replaced under a lock. Entries with a name that we write are replaced; an unnamed
+    image takes the name ``latest``. Raises ExportError.
     """
     import fcntl
     import os
@@ -203,7 +209,9 @@ def write_directory(blobs: BlobSource, contents: Contents, directory: Path, root
         for descriptor in contents.blobs:
             _place_blob(blobs, descriptor, directory / blob_name(descriptor.digest))
         _place(directory / "oci-layout", OCI_LAYOUT)
-        lock = os.open(directory / "index.json.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        lock = os.open(
+            directory / "index.json.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+        )
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             _place(directory / "index.json", _merged_index(directory / "index.json", roots))
@@ -212,7 +220,9 @@ def write_directory(blobs: BlobSource, contents: Contents, directory: Path, root
         finally:
             os.close(lock)
     except OSError as error:
-        raise ExportError(f"cannot write image layout {directory}: {error.strerror}: {error.filename}") from error
+        raise ExportError(
+            f"cannot write image layout {directory}: {error.strerror}: {error.filename}"
+        ) from error
 
 
 def _merged_index(path: Path, roots: Sequence[Root]) -> bytes:
@@ -222,9 +232,13 @@ def _merged_index(path: Path, roots: Sequence[Root]) -> bytes:
             named.extend(_entries(root))
         else:
             created = _entries(root)[0]
-            named.append(replace(created, annotations=_sorted(*created.annotations, (REF_ANNOTATION, "latest"))))
+            named.append(
+                replace(created, annotations=_sorted(*created.annotations, (REF_ANNOTATION, "latest")))
+            )
     replaced = {_name_of(entry) for entry in named}
-    old = [entry for entry in _read_index(path) if _name_of(entry) not in replaced or not any(_name_of(entry))]
+    old = [
+        entry for entry in _read_index(path) if _name_of(entry) not in replaced or not any(_name_of(entry))
+    ]
     entries = list(dict.fromkeys((*old, *named)))
     return document_json(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.to_json() for entry in entries]}

@@ -14,8 +14,9 @@ from builder.errors import ExportError, UsageError
 
 @contextmanager
 def opened(dest: str, what: str, stdout: BinaryIO | None) -> Iterator[BinaryIO]:
-    """A stream to write ``what`` to. A file is written beside ``dest`` and renamed at the end, so that a failed
-    export leaves neither half a file nor a changed one. Raises UsageError for a terminal or a directory.
+    """A stream to write ``what`` to. A file is written beside ``dest`` and renamed at the end, so that a
+    failed export leaves neither half a file nor a changed one. Raises UsageError for a terminal or a
+    directory.
     """
     if dest in ("", "-"):
         with _standard_output(what, stdout) as out:
@@ -46,7 +47,9 @@ def _standard_output(what: str, stdout: BinaryIO | None) -> Iterator[BinaryIO]:
     if stdout is None:
         raise UsageError(f"{what} has no destination", hint="give dest=FILE")
     if stdout.isatty():
-        raise UsageError(f"refusing to write {what} to a terminal", hint="give dest=FILE or redirect the output")
+        raise UsageError(
+            f"refusing to write {what} to a terminal", hint="give dest=FILE or redirect the output"
+        )
     try:
         yield stdout
         stdout.flush()

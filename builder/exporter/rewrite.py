@@ -33,7 +33,9 @@ def _rewritten(store: Store, layer: LayerRef, epoch: int, level: int | None) -> 
     if known is not None:
         diff_id, digest, size = known.decode().split()
         if store.blobs.has(Digest.parse(digest)):
-            return _with_blob(layer, DiffId(Digest.parse(diff_id)), Digest.parse(digest), int(size), compression)
+            return _with_blob(
+                layer, DiffId(Digest.parse(diff_id)), Digest.parse(digest), int(size), compression
+            )
     packer = compressor(compression, level)
     plain = hashlib.sha256()
     with store.blobs.open(layer.descriptor.digest) as file, store.blobs.writer() as sink:
@@ -109,7 +111,12 @@ def _clamped_records(data: bytes, epoch: int) -> tuple[bytes, int | None]:
     position = 0
     while position < len(data):
         length_text, space, _ = data[position : position + 20].partition(b" ")
-        if not space or not length_text.isdigit() or position + int(length_text) > len(data) or int(length_text) < 4:
+        if (
+            not space
+            or not length_text.isdigit()
+            or position + int(length_text) > len(data)
+            or int(length_text) < 4
+        ):
             raise ExportError("a layer's tar has a damaged header")
         record = data[position + len(length_text) + 1 : position + int(length_text) - 1]
         position += int(length_text)

@@ -54,7 +54,8 @@ def write_local(
     """
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with Writer(dest) as writer:
+        writer = Writer(dest)
+        with writer:
             copier = _Copier(writer, epoch)
             for tree in trees:
                 with view_of(store, tree.snapshot) as source:
@@ -179,7 +180,8 @@ def _check_overlap(store: Store, tree: Tree, seen: dict[str, str]) -> None:
             known = seen.setdefault(path, str(tree.platform))
             if known != str(tree.platform):
                 raise ExportError(
-                    f"cannot overwrite /{path} from {known} with {tree.platform} when split option is disabled"
+                    f"cannot overwrite /{path} from {known} with {tree.platform} when split "
+                    "option is disabled"
                 )
 
 
@@ -196,8 +198,9 @@ def _without_end(out: Out) -> Any:
 def _dated(st: os.stat_result | None, epoch: int) -> os.stat_result | None:
     if st is None:
         return None
-    _, (fields, named) = st.__reduce__()  # type: ignore[misc]
-    return os.stat_result(fields, {**named, "st_mtime_ns": epoch * _NS, "st_mtime": float(epoch)})  # type: ignore[call-arg]
+    reduced: Any = st.__reduce__()
+    fields, named = reduced[1]
+    return os.stat_result(fields, {**named, "st_mtime_ns": epoch * _NS, "st_mtime": float(epoch)})
 
 
 class _Prefixed:

@@ -1,4 +1,4 @@
-"""Nodes → instructions: flags, argument counts and forms are checked here (sections 2, 5, 10 and 11 of the rows).
+"""Nodes → instructions: flags, argument counts and forms are checked here (sections 2, 5, 10 and 11).
 
 Nothing is expanded yet, so whatever depends on a variable's value is checked later, in ``convert``.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from builder.frontend.durations import parse_duration
-from builder.frontend.errors import DockerfileError, SyntaxProblem, suggestion
+from builder.frontend.errors import BadFlag, DockerfileError, SyntaxProblem, suggestion
 from builder.frontend.flags import NO_FLAGS, Flags, Kind, parse_flags
 from builder.frontend.instructions import (
     Add,
@@ -44,7 +44,9 @@ from builder.oci.config import HealthCheck
 
 def decode(node: Node, escape: str, filename: str) -> Instruction:
     """The instruction that ``node`` spells; raises DockerfileError with its lines."""
-    at = Origin(Span(filename=filename, start=node.first, end=node.last), node.typed, node.text, node.comments)
+    at = Origin(
+        Span(filename=filename, start=node.first, end=node.last), node.typed, node.text, node.comments
+    )
     try:
         if node.name == "onbuild":
             return _onbuild(node, at, escape, filename)
@@ -81,9 +83,13 @@ def _run(node: Node, at: Origin, flags: Flags) -> Run:
         raise SyntaxProblem("RUN requires at least one argument")
     network, security = flags.text("network"), flags.text("security")
     if network not in ("", "default", "none", "host"):
-        raise SyntaxProblem(f'invalid network mode "{network}"{suggestion(network, ("default", "none", "host"))}')
+        raise SyntaxProblem(
+            f'invalid network mode "{network}"{suggestion(network, ("default", "none", "host"))}'
+        )
     if security not in ("", "sandbox", "insecure"):
-        raise SyntaxProblem(f'security "{security}" is not valid{suggestion(security, ("sandbox", "insecure"))}')
+        raise SyntaxProblem(
+            f'security "{security}" is not valid{suggestion(security, ("sandbox", "insecure"))}'
+        )
     mounts = flags.list("mount")
     for mount in mounts:
         check_mount(mount)
@@ -94,6 +100,11 @@ def _run(node: Node, at: Origin, flags: Flags) -> Run:
 def _copy(node: Node, at: Origin, flags: Flags) -> Copy:
     if flags.text("checksum"):
         raise SyntaxProblem("checksum can't be specified for COPY")
+    if "$" in flags.text("from"):
+        raise BadFlag(
+            "variable expansion is not supported for --from, define a new stage with FROM using ARG from "
+            "global scope as a workaround"
+        )
     sources, heredocs, dest = _sources(node)
     return Copy(
         at,

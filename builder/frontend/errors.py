@@ -1,4 +1,4 @@
-"""What can be wrong with a Dockerfile: each kind has a code, and names the lines it means (section 22 of the rows)."""
+"""What can be wrong with a Dockerfile: each kind has a code, and names the lines it means (section 22)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from builder.frontend.source import SourceFile, Span
 class DockerfileError(PybuildError):
     """A Dockerfile, or an option for building it, is wrong.
 
-    ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point into, set
-    by whoever holds it.
+    ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point
+    into, set by whoever holds it.
     """
 
     code = "dockerfile-error"
@@ -103,7 +103,7 @@ class LintViolation(DockerfileError):
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """`` (did you mean X?)`` when a candidate is within two edits and none is equal, else nothing (DIA-03)."""
+    """`` (did you mean X?)`` when a candidate is within two edits and none equal, else nothing (DIA-03)."""
     best, found = 3, ""
     lowered = word.lower()
     for candidate in candidates:

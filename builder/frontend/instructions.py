@@ -1,7 +1,7 @@
 """One value per instruction, checked in form but not yet expanded.
 
-These are named tuples rather than dataclasses: a file has hundreds of them, and a build that has nothing to do should
-not spend its time on making classes.
+These are named tuples rather than dataclasses: a file has hundreds of them, and a build that has nothing to
+do should not spend its time on making classes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INSTRUCTION_NAMES = (
 
 
 class Origin(NamedTuple):
-    """Where an instruction stands: its lines, its name as typed, its joined text, the comments right above it."""
+    """Where an instruction stands: its lines, its name as typed, its joined text, the comments above it."""
 
     span: Span
     typed: str
@@ -54,7 +54,7 @@ class Command(NamedTuple):
 
 
 class From(NamedTuple):
-    """FROM [--platform=P] image [AS stage]; ``stage`` is lower-cased, ``as_typed`` and ``stage_typed`` are not."""
+    """FROM [--platform=P] image [AS stage]; ``stage`` is lower-cased, the ``…_typed`` are not."""
 
     at: Origin
     image: str

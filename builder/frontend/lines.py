@@ -18,7 +18,7 @@ EMPTY_CONTINUATION = "NoEmptyContinuation"
 
 
 class Heredoc(NamedTuple):
-    """A here-document. ``word`` is the redirection as typed; ``content`` holds whole lines, tabs not yet stripped."""
+    """A here-document. ``word`` is the redirection as typed; ``content`` is whole lines, tabs included."""
 
     name: str
     word: str
@@ -103,7 +103,9 @@ def _read_directives(source: SourceFile, raw: list[str]) -> tuple[tuple[str, str
 class _Scanner:
     """Walks the physical lines once."""
 
-    def __init__(self, source: SourceFile, raw: list[str], directives: tuple[tuple[str, str, int], ...]) -> None:
+    def __init__(
+        self, source: SourceFile, raw: list[str], directives: tuple[tuple[str, str, int], ...]
+    ) -> None:
         self.source = source
         self.raw = raw
         self.next = len(directives)
@@ -201,7 +203,7 @@ HEREDOC_INSTRUCTIONS = frozenset({"run", "copy", "add"})
 
 
 def heredoc_words(text: str) -> tuple[Heredoc, ...]:
-    """The here-documents that an instruction's text introduces, without their bodies (HDC-01, HDC-10, HDC-11)."""
+    """The here-documents that an instruction's text introduces, still without bodies (HDC-01, -10, -11)."""
     words = text.split(None, 2)
     keyword = words[0].lower()
     if keyword == "onbuild" and len(words) > 1:

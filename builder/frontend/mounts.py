@@ -66,6 +66,11 @@ def mount_source(text: str) -> str:
     return found
 
 
+def mount_target(text: str) -> str:
+    """The ``target`` of a mount as typed, for messages."""
+    return next((value for key, value, _ in _fields(text) if key == "target"), None) or ""
+
+
 def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
     """Read a mount, its values passed through ``expand``; raises BadFlag."""
     given: dict[str, str | None] = {}
@@ -125,12 +130,14 @@ def split_csv(text: str) -> list[str]:
             end = len(text) if end < 0 else end
             field, position = text[position:end], end
             if '"' in field:
-                raise BadFlag(f"failed to parse csv mounts: bare \" in non-quoted field: {text[:200]}")
+                raise BadFlag(f'failed to parse csv mounts: bare " in non-quoted field: {text[:200]}')
         fields.append(field)
         if position >= len(text):
             return fields
         if text[position] != ",":
-            raise BadFlag(f"failed to parse csv mounts: extraneous or missing \" in quoted field: {text[:200]}")
+            raise BadFlag(
+                f'failed to parse csv mounts: extraneous or missing " in quoted field: {text[:200]}'
+            )
         position += 1
 
 
@@ -139,7 +146,9 @@ def _quoted(text: str, position: int) -> tuple[str, int]:
     while True:
         end = text.find('"', position)
         if end < 0:
-            raise BadFlag(f"failed to parse csv mounts: extraneous or missing \" in quoted field: {text[:200]}")
+            raise BadFlag(
+                f'failed to parse csv mounts: extraneous or missing " in quoted field: {text[:200]}'
+            )
         parts.append(text[position:end])
         if text.startswith('""', end):
             parts.append('"')

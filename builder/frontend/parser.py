@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.frontend.decode import decode
@@ -20,7 +19,7 @@ from builder.frontend.source import SourceFile
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
-__all__ = ["Dockerfile", "Node", "Nodes", "detect_syntax", "parse", "parse_instruction", "parse_nodes"]
+__all__ = ["Dockerfile", "Node", "Nodes", "parse", "parse_instruction", "parse_nodes"]
 
 
 class Dockerfile:
@@ -97,7 +96,9 @@ def _check_name(source: SourceFile, text: str, line: LogicalLine) -> None:
 
 @cache
 def _grammar() -> Lark:
-    from lark import Lark  # noqa: PLC0415 - 50 ms that a cached build does not pay
+    from pathlib import Path
+
+    from lark import Lark  # slow to import: only when a text must be parsed
 
     text = Path(__file__).with_name("dockerfile.lark").read_text(encoding="ascii")
     return Lark(text, parser="lalr", lexer="contextual", maybe_placeholders=False)
@@ -107,7 +108,7 @@ _SWAP = {ord("`"): "\\", ord("\\"): "`"}
 
 
 def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
-    from lark.exceptions import UnexpectedInput  # noqa: PLC0415
+    from lark.exceptions import UnexpectedInput
 
     swap = found.escape == "`"
     text = "".join([line.text + "\n" for line in found.lines])
@@ -153,7 +154,8 @@ def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
             child = _node(token, line, text[offset:], swap)
             continue
         value = token.translate(_SWAP) if swap else str(token)
-        match token.type:
+        terminal: str = token.type  # type: ignore[attr-defined]
+        match terminal:
             case "FLAG":
                 flags.append(value)
             case "KIND":
@@ -211,29 +213,6 @@ def _plain(text: str) -> str:
     """Text with lone surrogates from ``\\uD800`` escapes replaced; those of undecodable bytes stay."""
     if text.isascii():
         return text
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" else c for c in text)
-
-
-def detect_syntax(data: bytes) -> str | None:
-    """The frontend that a Dockerfile asks for by ``# syntax=`` (DIR-05), without parsing the rest."""
-    text = SourceFile("", data).text
-    lines = text.split("\n")
-    if lines and lines[0].startswith("#!"):
-        lines.pop(0)
-    for mark in ("#", "//"):
-        for line in lines:
-            stripped = line.strip()
-            name, equals, value = stripped.removeprefix(mark).partition("=")
-            known = name.strip().lower()
-            if not stripped.startswith(mark) or not equals or known not in ("syntax", "escape", "check"):
-                break
-            if known == "syntax" and value.strip():
-                return value.strip()
-    if text.lstrip().startswith("{"):
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        value = found.get("syntax") if isinstance(found, dict) else None
-        return value if isinstance(value, str) and value else None
-    return None
+    return "".join(
+        "\ufffd" if "\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" else c for c in text
+    )

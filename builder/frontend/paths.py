@@ -25,7 +25,13 @@ def clean(path: str) -> str:
 
 def absolute(base: str, path: str) -> str:
     """``path`` seen from ``base``, cleaned."""
-    return clean(path if path.startswith("/") else f"{base or '/'}/{path}" if base.startswith("/") else f"/{base}/{path}")
+    return clean(
+        path
+        if path.startswith("/")
+        else f"{base or '/'}/{path}"
+        if base.startswith("/")
+        else f"/{base}/{path}"
+    )
 
 
 def base_name(path: str) -> str:

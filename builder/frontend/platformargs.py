@@ -26,7 +26,9 @@ FRONTEND_ARGS = frozenset(
 """Build arguments that mean something without being declared (ARG-12)."""
 
 _SUFFIXES = ("PLATFORM", "OS", "OSVERSION", "ARCH", "VARIANT")
-PLATFORM_ARGS = frozenset([prefix + suffix for prefix in ("BUILD", "TARGET") for suffix in _SUFFIXES] + ["TARGETSTAGE"])
+PLATFORM_ARGS = frozenset(
+    [prefix + suffix for prefix in ("BUILD", "TARGET") for suffix in _SUFFIXES] + ["TARGETSTAGE"]
+)
 
 
 def platform_args(build: Platform, target: Platform, target_stage: str) -> dict[str, str]:

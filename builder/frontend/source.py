@@ -13,7 +13,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 class SourceFile:
-    """A text file as given: its name and its bytes. ``lines`` are decoded on first use, without their endings."""
+    """A text file as given: its name and its bytes. ``lines`` are decoded on first use, without endings."""
 
     __slots__ = ("_lines", "data", "filename")
 
@@ -24,7 +24,7 @@ class SourceFile:
 
     @property
     def text(self) -> str:
-        """The whole text; bytes that are not UTF-8 travel as surrogate escapes; no byte order mark (LEX-01)."""
+        """The whole text without byte order mark; bytes that are not UTF-8 travel as surrogate escapes."""
         return self.data.removeprefix(BOM).decode("utf-8", "surrogateescape")
 
     @property

@@ -1,4 +1,4 @@
-"""The stage table: which instructions belong to which stage, and what a stage name means (section 5 of the rows)."""
+"""The stage table: which instructions belong to which stage, and what a stage name means (section 5)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from builder.frontend.parser import Dockerfile
 class Stage(NamedTuple):
     """One FROM and what follows it; ``name`` is "" for an unnamed stage, ``label`` what to call it."""
 
-    index: int
+    number: int
     name: str
     label: str
     base: From

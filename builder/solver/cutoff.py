@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builder.cache.contenthash import ContentHasher
-from builder.cache.records import CacheRecord
+from builder.cache.types import CacheRecord
 from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.errors import PathNotFound
@@ -75,6 +74,8 @@ def _selection_digest(node: Node, position: int, snapshot: str, store: Store) ->
     known = store.doc("content", memo)
     if known is not None:
         return known.decode()
+    from builder.cache.contenthash import ContentHasher
+
     try:
         digest = str(ContentHasher(View(store.snapshots.layers(snapshot))).select(copies).digest)
     except PathNotFound:
@@ -85,6 +86,8 @@ def _selection_digest(node: Node, position: int, snapshot: str, store: Store) ->
 
 def tree_digest(store: Store, snapshot: str) -> str:
     """Content digest of a snapshot as a chain of differences down to an image layer's chain id."""
+    from builder.cache.contenthash import ContentHasher
+
     digest = ""
     for info in reversed(store.snapshots.chain(snapshot)):
         known = store.snapshots.content_digest(info.id)

@@ -6,7 +6,7 @@ import queue
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from builder.cache.records import CacheRecord
+from builder.cache.types import CacheRecord
 from builder.errors import Cancelled, PybuildError, SolveError
 from builder.llb.definition import Vertex
 from builder.llb.ops import ExecOp, SourceOp

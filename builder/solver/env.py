@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from builder.cache.store import Hold, Store
+from builder.cache.holds import Hold
+from builder.cache.store import Store
 from builder.cache.tree import SourceTree
 from builder.llb.definition import Vertex
 from builder.llb.ops import Copy, SourceOp

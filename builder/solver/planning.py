@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builder.cache import keys
-from builder.cache.records import CacheRecord
+from builder.cache.types import CacheRecord
 from builder.errors import PybuildError, SolveError
 from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import EMPTY, Copy, ExecOp, FileOp, SourceOp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,13 +69,15 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
     """Unpack an archive into the directory ``root``; raises SourceUnavailable.
 
     Nothing is written outside of ``root``: names that climb out, links in the way and the like are refused or
-    stay inside. Owners are not kept: a context's files belong to 0:0.
+    stay inside. Owners are not kept (a context's files belong to 0:0), devices are left out.
     """
-    from builder.cache.extract import extract_archive
+    from builder.cache.extract import apply
+    from builder.cache.treewriter import Writer
 
     root.mkdir(exist_ok=True)
+    writer = Writer(root)
     try:
-        extract_archive(stream, root)
+        apply(stream, writer, whiteouts=False, owner=(os.geteuid(), os.getegid()), skip_devices=True)
     except PybuildError as error:
         raise SourceUnavailable(
             f"cannot unpack the build context: {error.message}",
@@ -82,4 +85,6 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
             hint=error.hint,
             code="bad-archive",
         ) from error
+    finally:
+        writer.close()
     step.status("transferring context:", stream.total, stream.total, done=True)

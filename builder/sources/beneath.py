@@ -67,7 +67,7 @@ def read_limited(fd: int, limit: int) -> bytes | None:
     """All of an open file, or None if it is longer than ``limit``."""
     chunks: list[bytes] = []
     left = limit + 1
-    while left > 0 and (chunk := os.read(fd, min(left, 1 << 20))):
+    while left > 0 and (chunk := os.read(fd, min(left, 1 << 16))):
         chunks.append(chunk)
         left -= len(chunk)
     return b"".join(chunks) if left > 0 else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from builder.errors import InvalidValue, SourceUnavailable, UsageError
+from builder.errors import InvalidValue, PybuildError, SourceUnavailable, UsageError
 from builder.oci.digest import Digest
 from builder.sources import dockerfile as files
 from builder.sources.contexttree import Ignore
@@ -214,8 +214,9 @@ def _inside(root: Path, name: str) -> str | None:
     """
     directory, base = os.path.split(name)
     place = os.path.join(os.path.realpath(directory), base)
-    if not os.path.isabs(name) and not os.path.lexists(place):
-        return None if os.path.normpath(name).startswith(os.pardir) else name
+    climbs = os.path.isabs(name) or os.path.normpath(name).startswith(os.pardir)
+    if not climbs and not os.path.lexists(place) and os.path.lexists(root / name):
+        return name
     relative = os.path.relpath(place, os.path.realpath(root))
     if relative == os.pardir or relative.startswith(os.pardir + os.sep):
         return None
@@ -229,7 +230,7 @@ def _rules(task: _Task, text: bytes | None, name: str) -> tuple[bytes | None, Ig
         step.status("transferring context:", len(text), len(text), done=True)
         try:
             return text, task.compile_ignore(text)
-        except InvalidValue as error:
+        except PybuildError as error:
             error.context = (*error.context, f"in {name}")
             raise
 
@@ -321,8 +322,8 @@ def _from_git(task: _Task, ref: GitRef) -> PreparedContext:
             keep_git_dir=task.remote.keep_git_dir,
         )
         commit = source.resolve(step)
-        source.checkout(commit, root / "tree", step)
-    return _staged(task, root / "tree", source=ref.display, revision=commit)
+        tree = source.checkout(commit, root / "tree", step)
+    return _staged(task, tree, source=ref.display, revision=commit)
 
 
 # --- named contexts ---------------------------------------------------------------------------------------

@@ -32,10 +32,10 @@ _SCAN_FDS = 64
 class Ignore(Protocol):
     """The rules of an ignore file (``frontend.dockerignore.IgnoreMatcher``)."""
 
-    def excludes(self, path: str, is_dir: bool) -> bool:
+    def excludes(self, path: str) -> bool:
         """Do the rules leave this path out?"""
 
-    def may_contain_included(self, path: str) -> bool:
+    def may_hold_exception(self, directory: str) -> bool:
         """May an excluded directory hold a path that an exception brings back?"""
 
 
@@ -214,7 +214,7 @@ class ContextTree:
             return None
 
     def _sees(self, path: str, is_dir: bool) -> bool:
-        if self._ignore is None or not self._ignore.excludes(path, is_dir):
+        if self._ignore is None or not self._ignore.excludes(path):
             return True
         return is_dir and self._holds_exception(path)
 
@@ -246,7 +246,7 @@ class ContextTree:
     def _is_closed(self, path: str) -> bool:
         """Is this directory excluded with all that it holds?"""
         ignore = self._ignore
-        return ignore is not None and ignore.excludes(path, True) and not ignore.may_contain_included(path)
+        return ignore is not None and ignore.excludes(path) and not ignore.may_hold_exception(path)
 
     def _holds_exception(self, path: str) -> bool:
         """Is there anything in an excluded directory that an exception brings back (IGN-06)?"""
@@ -279,7 +279,7 @@ class ContextTree:
         entries: Entries = {}
         for name, st in found:
             is_dir = st.st_mode & 0o170000 == stat.S_IFDIR
-            if not excludes(prefix + name, is_dir) or (is_dir and self._holds_exception(prefix + name)):
+            if not excludes(prefix + name) or (is_dir and self._holds_exception(prefix + name)):
                 entries[name] = st
         return entries
 

@@ -103,12 +103,13 @@ class HttpSource:
             name = safe_name(self._filename, "", self._url)
             return self._file({"digest": str(self._checksum), "name": name, "mtime_s": "0"})
         if known is not None and self._is_current(known):
-            return self._file(known)
-        fresh = self._download(step)
+            found = known
+        else:
+            found = self._download(step)
+            self._documents.put_doc("http", self._key(), json.dumps(found).encode())
         if self._checksum is not None:
-            self._check(fresh)
-        self._documents.put_doc("http", self._key(), json.dumps(fresh).encode())
-        return self._file(fresh)
+            self._check(found)
+        return self._file(found)
 
     def _check(self, fresh: dict[str, str]) -> None:
         assert self._checksum is not None

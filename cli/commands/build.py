@@ -147,7 +147,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
         cgroup_parent=args.text("cgroup-parent"),
         limits=options.limits(args),
         allow=args.many("allow"),
-        registry_config_dir=settings.docker_config_dir,
+        registry=app.registry_config(),
         max_parallelism=args.number("parallel") or settings.max_parallelism or 0,
     )
 

@@ -1,8 +1,9 @@
-"""Kernel numbers that the standard library does not name. Values are those of the Linux user-space headers."""
+"""Kernel numbers that the standard library does not name. Values are those of the Linux user-space
+headers."""
 
 from __future__ import annotations
 
-# mount(2)
+# system call mount
 MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
@@ -22,7 +23,7 @@ MNT_DETACH = 2
 # statvfs(3) flags of an existing mount; a remount in a user namespace has to keep them
 ST_LOCKED_FLAGS = {1: MS_RDONLY, 2: MS_NOSUID, 4: MS_NODEV, 8: MS_NOEXEC, 1024: 1024, 2048: 2048}
 
-# open_tree(2), mount_setattr(2)
+# system call open_tree, mount_setattr
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
@@ -36,7 +37,7 @@ MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
 
-# clone(2)
+# system call clone
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -48,14 +49,14 @@ CLONE_PIDFD = 0x00001000
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
-# openat2(2)
+# system call openat2
 RESOLVE_NO_XDEV = 1
 RESOLVE_NO_MAGICLINKS = 2
 RESOLVE_NO_SYMLINKS = 4
 RESOLVE_BENEATH = 8
 RESOLVE_IN_ROOT = 16
 
-# prctl(2)
+# system call prctl
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
@@ -67,19 +68,21 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
-# seccomp(2)
+# system call seccomp
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_SPEC_ALLOW = 4
 
 CLOSE_RANGE_CLOEXEC = 4
 
-# file system types, statfs(2)
+# file system types, as statfs gives them
 PROC_MAGIC = 0x9FA0
 SYSFS_MAGIC = 0x62656572
 DEVPTS_MAGIC = 0x1CD1
 CGROUP2_MAGIC = 0x63677270
 TMPFS_MAGIC = 0x01021994
-KERNEL_FS = frozenset({PROC_MAGIC, SYSFS_MAGIC, DEVPTS_MAGIC, CGROUP2_MAGIC, 0x0027E0EB, 0x64626720, 0x74726163})
+KERNEL_FS = frozenset(
+    {PROC_MAGIC, SYSFS_MAGIC, DEVPTS_MAGIC, CGROUP2_MAGIC, 0x0027E0EB, 0x64626720, 0x74726163}
+)
 """File systems whose files are answers of the kernel; nothing in an image may stand for one of them."""
 
 # terminals

@@ -1,13 +1,14 @@
 """The door to ctypes: thin typed wrappers of Linux system calls (see ``protocol.Kernel``).
 
-The container's first process runs this code between fork and exec, so nothing here imports more than ctypes, and
-every call goes through ``syscall(2)``: the C library may be older than the kernel.
+The container's first process runs this code between fork and exec, so nothing here imports more than ctypes,
+and every call goes through ``syscall(2)``: the C library may be older than the kernel.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 from runtime.syscalls import constants as c
 
@@ -17,6 +18,7 @@ _syscall.restype = ctypes.c_long
 
 _MACHINE = os.uname().machine
 _LAST_UINT = 0xFFFFFFFF
+_SIGCHLD = 17
 
 # name: (x86_64, aarch64); calls numbered 424 and later have one number on every machine
 _NUMBERS = {
@@ -28,6 +30,7 @@ _NUMBERS = {
     "unshare": (272, 97),
     "sethostname": (170, 161),
     "prctl": (157, 167),
+    "capget": (125, 90),
     "capset": (126, 91),
     "seccomp": (317, 277),
     "setgroups": (116, 159),
@@ -48,16 +51,10 @@ _NUMBERS = {
 _COLUMN = 1 if _MACHINE == "aarch64" else 0
 
 
-class CallError(OSError):
-    """A system call failed; ``call`` names it and ``filename`` is the path it was about."""
-
-    call: str = ""
-
-
-def failed(call: str, path: str, errno: int) -> CallError:
-    """The error of one system call."""
-    error = CallError(errno, os.strerror(errno), path or None)
-    error.call = call
+def failed(call: str, path: str, errno: int) -> OSError:
+    """The error of one system call: the OSError subclass of its number, with the call's name as ``call``."""
+    error = OSError(errno, os.strerror(errno), path or None)
+    error.__dict__["call"] = call
     return error
 
 
@@ -76,42 +73,6 @@ def _call(name: str, path: str, *args: object) -> int:
     if result == -1:
         raise failed(name, path, ctypes.get_errno())
     return result
-
-
-class _CloneArgs(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes reads this attribute
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags",
-            "pidfd",
-            "child_tid",
-            "parent_tid",
-            "exit_signal",
-            "stack",
-            "stack_size",
-            "tls",
-            "set_tid",
-            "set_tid_size",
-            "cgroup",
-        )
-    ]
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]  # noqa: RUF012
-
-
-class _MountAttr(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes reads this attribute
-        ("set", ctypes.c_uint64),
-        ("clear", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    ]
-
-
-class _SockFprog(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]  # noqa: RUF012
 
 
 class LinuxKernel:
@@ -145,32 +106,38 @@ class LinuxKernel:
         """Attach the detached mount ``from_fd`` to the file or directory that ``to_fd`` is open on."""
         flags = c.MOVE_MOUNT_F_EMPTY_PATH | c.MOVE_MOUNT_T_EMPTY_PATH
         _call(
-            "move_mount", "", ctypes.c_int(from_fd), _bytes(""), ctypes.c_int(to_fd), _bytes(""), _number(flags)
+            "move_mount",
+            "",
+            ctypes.c_int(from_fd),
+            _bytes(""),
+            ctypes.c_int(to_fd),
+            _bytes(""),
+            _number(flags),
         )
 
     def mount_setattr(self, dir_fd: int, path: str, flags: int, set_attr: int, propagation: int = 0) -> None:
         """mount_setattr(2)."""
-        attr = _MountAttr(set_attr, 0, propagation, 0)
+        attr = struct.pack("=4Q", set_attr, 0, propagation, 0)  # set, clear, propagation, user namespace
         _call(
             "mount_setattr",
             path,
             ctypes.c_int(dir_fd),
             _bytes(path),
             _number(flags),
-            ctypes.byref(attr),
-            _number(ctypes.sizeof(attr)),
+            ctypes.c_char_p(attr),
+            _number(len(attr)),
         )
 
     def openat2(self, dir_fd: int, path: str, flags: int, mode: int, resolve: int) -> int:
         """openat2(2); close-on-exec is always set."""
-        how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+        how = struct.pack("=3Q", flags | os.O_CLOEXEC, mode, resolve)
         return _call(
             "openat2",
             path,
             ctypes.c_int(dir_fd),
             _bytes(path),
-            ctypes.byref(how),
-            _number(ctypes.sizeof(how)),
+            ctypes.c_char_p(how),
+            _number(len(how)),
         )
 
     def fs_magic(self, fd: int) -> int:
@@ -194,9 +161,14 @@ class LinuxKernel:
 
     def prctl(self, option: int, arg2: int = 0, arg3: int = 0) -> int:
         """prctl(2)."""
-        return _call(
-            "prctl", "", ctypes.c_int(option), _number(arg2), _number(arg3), _number(0), _number(0)
-        )
+        return _call("prctl", "", ctypes.c_int(option), _number(arg2), _number(arg3), _number(0), _number(0))
+
+    def capget(self) -> int:
+        """The permitted set of this thread."""
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        data = (ctypes.c_uint32 * 6)()
+        _call("capget", "", ctypes.byref(header), ctypes.byref(data))
+        return int(data[1]) | int(data[4]) << 32
 
     def capset(self, effective: int, permitted: int, inheritable: int) -> None:
         """capset(2), version 3: 64-bit sets of the calling thread."""
@@ -212,10 +184,11 @@ class LinuxKernel:
         )
         _call("capset", "", ctypes.byref(header), ctypes.byref(data))
 
-    def seccomp(self, program: bytes, flags: int) -> None:
+    def seccomp(self, filter_program: bytes, flags: int) -> None:
         """Load a filter (an array of ``struct sock_filter``) for this process and its descendants."""
-        fprog = _SockFprog(len(program) // 8, program)
-        _call("seccomp", "", _number(c.SECCOMP_SET_MODE_FILTER), _number(flags), ctypes.byref(fprog))
+        instructions = ctypes.create_string_buffer(filter_program, len(filter_program))
+        fprog = struct.pack("@HP", len(filter_program) // 8, ctypes.addressof(instructions))
+        _call("seccomp", "", _number(c.SECCOMP_SET_MODE_FILTER), _number(flags), ctypes.c_char_p(fprog))
 
     def setgroups(self, groups: tuple[int, ...]) -> None:
         """setgroups(2)."""
@@ -289,23 +262,20 @@ def address_of(data: bytes) -> tuple[int, object]:
 def clone_process(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     """fork() with namespace flags, and into a version 2 cgroup: (pid, pidfd); pid is 0 in the child.
 
-    Only for a process with one thread. The interpreter's own fork hooks run as they do for ``os.fork``. A kernel or
-    an outer seccomp filter without clone3 is served by clone, which cannot start in a cgroup (``cgroup_fd`` < 0
-    then, or OSError).
+    Only for a process with one thread. The interpreter's own fork hooks run as they do for ``os.fork``. A
+    kernel or an outer seccomp filter without clone3 is served by clone, which cannot start in a cgroup
+    (``cgroup_fd`` < 0 then, or OSError).
     """
     flags |= c.CLONE_PIDFD
     pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(
-        flags=flags | c.CLONE_CLEAR_SIGHAND | (c.CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0),
-        pidfd=ctypes.addressof(pidfd),
-        exit_signal=17,
-        cgroup=max(cgroup_fd, 0),
-    )
+    fields = [flags | c.CLONE_CLEAR_SIGHAND | (c.CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)]
+    fields += [ctypes.addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, max(cgroup_fd, 0)]
+    args = struct.pack("=11Q", *fields)
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
-    pid = _raw_clone("clone3", ctypes.byref(args), _number(ctypes.sizeof(args)))
+    pid = _raw_clone("clone3", ctypes.c_char_p(args), _number(len(args)))
     if pid == -1 and ctypes.get_errno() in {1, 38} and cgroup_fd < 0:
-        pid = _raw_clone("clone", _number(flags | 17), None, ctypes.byref(pidfd), None, None)
+        pid = _raw_clone("clone", _number(flags | _SIGCHLD), None, ctypes.byref(pidfd), None, None)
     errno = ctypes.get_errno()
     if pid == 0:
         python.PyOS_AfterFork_Child()

@@ -1,7 +1,7 @@
 """The system calls that setting up a container needs, as its code asks for them.
 
-One method is one system call: typed arguments in, ``OSError`` out whose ``call`` attribute names the call and whose
-``filename`` is the path it was about. Policy lives with the callers.
+One method is one system call: typed arguments in, ``OSError`` out whose ``call`` attribute names the call and
+whose ``filename`` is the path it was about. Policy lives with the callers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class Kernel(Protocol):
 
     def move_mount(self, from_fd: int, to_fd: int) -> None: ...
 
-    def mount_setattr(self, dir_fd: int, path: str, flags: int, set_attr: int, propagation: int = 0) -> None: ...
+    def mount_setattr(
+        self, dir_fd: int, path: str, flags: int, set_attr: int, propagation: int = 0
+    ) -> None: ...
 
     def openat2(self, dir_fd: int, path: str, flags: int, mode: int, resolve: int) -> int: ...
 
@@ -36,9 +38,11 @@ class Kernel(Protocol):
 
     def prctl(self, option: int, arg2: int = 0, arg3: int = 0) -> int: ...
 
+    def capget(self) -> int: ...
+
     def capset(self, effective: int, permitted: int, inheritable: int) -> None: ...
 
-    def seccomp(self, program: bytes, flags: int) -> None: ...
+    def seccomp(self, filter_program: bytes, flags: int) -> None: ...
 
     def setgroups(self, groups: tuple[int, ...]) -> None: ...
 

@@ -12,24 +12,12 @@ from typing import BinaryIO
 import pytest
 
 from builder.errors import InvalidValue, PybuildError, SourceUnavailable, UsageError
+from builder.frontend.dockerignore import IgnoreMatcher
 from builder.sources.contexts import PreparedContext, prepare_context
 from builder.sources.named import normal_name, parse_named
 from tests.support.ministore import MiniStore
 
 Prepare = Callable[..., PreparedContext]
-
-
-class Lines:
-    """An ignore file of literal paths."""
-
-    def __init__(self, text: bytes) -> None:
-        self.lines = text.decode().split()
-
-    def excludes(self, path: str, is_dir: bool) -> bool:
-        return any(path == line or path.startswith(line + "/") for line in self.lines)
-
-    def may_contain_included(self, path: str) -> bool:
-        return False
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def store(tmp_path: Path) -> MiniStore:
 def prepare(store: MiniStore, request: pytest.FixtureRequest) -> Prepare:
     def call(spec: str | Path, *, stdin: bytes | BinaryIO | None = None, **more: object) -> PreparedContext:
         stream = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
-        prepared = prepare_context(store, str(spec), compile_ignore=Lines, stdin=stream, **more)  # type: ignore[arg-type]
+        prepared = prepare_context(store, str(spec), compile_ignore=IgnoreMatcher.parse, stdin=stream, **more)  # type: ignore[arg-type]
         request.addfinalizer(prepared.cleanup)
         return prepared
 
@@ -179,7 +167,9 @@ class TestDirectory:
         (ctx.parent / "elsewhere/Dockerfile").write_text("FROM host-secret")
         (ctx / "dir").symlink_to(ctx.parent / "elsewhere")
         with pytest.raises(PybuildError):
-            prepare(str(ctx), dockerfile=None, build_contexts=()) and prepare(ctx, dockerfile="dir/Dockerfile")
+            prepare(str(ctx), dockerfile=None, build_contexts=()) and prepare(
+                ctx, dockerfile="dir/Dockerfile"
+            )
 
     def test_fifo_as_dockerfile_inside_does_not_hang(self, ctx: Path, prepare: Prepare) -> None:
         (ctx / "Dockerfile").unlink()
@@ -197,7 +187,6 @@ class TestStdin:
 
     @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
     def test_archive(self, store: MiniStore, prepare: Prepare, mode: str) -> None:
-        pytest.importorskip("builder.cache.extract")
         data = tar_of({"Dockerfile": b"FROM t", "sub/x": b"x", ".dockerignore": b"sub"}, mode)
         prepared = prepare("-", stdin=data)
         assert prepared.dockerfile == b"FROM t"
@@ -206,7 +195,6 @@ class TestStdin:
         assert store.staged == []
 
     def test_archive_with_another_dockerfile(self, prepare: Prepare) -> None:
-        pytest.importorskip("builder.cache.extract")
         data = tar_of({"a/Docker": b"FROM t"})
         assert prepare("-", stdin=data, dockerfile="a/Docker").dockerfile == b"FROM t"
 
@@ -273,7 +261,7 @@ class TestNamed:
     def test_oci_layout_by_tag_and_digest(self, tmp_path: Path) -> None:
         digest = "sha256:" + "a" * 64
         (tmp_path / "index.json").write_text(
-            '{"manifests":[{"digest":"%s","annotations":{"org.opencontainers.image.ref.name":"v1"}}]}' % digest
+            f'{{"manifests":[{{"digest":"{digest}","annotations":{{"org.opencontainers.image.ref.name":"v1"}}}}]}}'
         )
         assert str(parse_named("x", f"oci-layout://{tmp_path}:v1").digest) == digest
         assert str(parse_named("x", f"oci-layout://{tmp_path}").digest) == digest

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import InvalidValue
-from builder.sources.giturl import GitRef, check_ref, check_remote, is_git_url, parse_git_ref, split_credentials
+from builder.sources.giturl import (
+    GitRef,
+    check_ref,
+    check_remote,
+    is_git_url,
+    parse_git_ref,
+    split_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,17 @@ def test_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "remote",
-    ["ext::sh -c id", "file:///etc", "/etc", "--upload-pack=x", "fd::3", "https:///x", "https://h", "a b", "x"],
+    [
+        "ext::sh -c id",
+        "file:///etc",
+        "/etc",
+        "--upload-pack=x",
+        "fd::3",
+        "https:///x",
+        "https://h",
+        "a b",
+        "x",
+    ],
 )
 def test_refused_remotes_of_submodules(remote: str) -> None:
     with pytest.raises(InvalidValue):

@@ -36,14 +36,14 @@ class Rules:
     def __init__(self, excluded: set[str], brought_back: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         self.excluded, self.back = excluded, brought_back
 
-    def excludes(self, path: str, is_dir: bool) -> bool:
+    def excludes(self, path: str) -> bool:
         if path in self.back:
             return False
         parts = path.split("/")
         return any("/".join(parts[:count]) in self.excluded for count in range(1, len(parts) + 1))
 
-    def may_contain_included(self, path: str) -> bool:
-        return any(one.startswith(path + "/") for one in self.back)
+    def may_hold_exception(self, directory: str) -> bool:
+        return any(one.startswith(directory + "/") for one in self.back)
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""Dockerfile → definition and image config; one module per family of instructions, dispatched here.
+
+Pure: what the file's names mean comes in through a ``Resolver``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from builder.frontend.convert import config
+from builder.frontend.convert.base import begin
+from builder.frontend.convert.copy import convert_copy
+from builder.frontend.convert.epoch import resolve_epoch
+from builder.frontend.convert.globals import set_globals
+from builder.frontend.convert.graph import marshal
+from builder.frontend.convert.plan import Plan
+from builder.frontend.convert.run import convert_run
+from builder.frontend.convert.state import BuildState, StageState
+from builder.frontend.convert.types import (
+    Conversion,
+    ConvertOptions,
+    NamedContext,
+    ResolvedImage,
+    Resolver,
+)
+from builder.frontend.errors import BadOption, DockerfileError
+from builder.frontend.instructions import (
+    Add,
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    Healthcheck,
+    Instruction,
+    Label,
+    Maintainer,
+    Onbuild,
+    Run,
+    Shell,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+)
+from builder.frontend.lint import LintConfig, Linter, lint_text
+from builder.frontend.parser import Dockerfile
+from builder.frontend.platformargs import needs_no_declaration
+from builder.frontend.syntax import check_frontend
+from builder.oci.config import ImageConfig
+from builder.oci.platform import normalize
+
+__all__ = ["Conversion", "ConvertOptions", "NamedContext", "ResolvedImage", "Resolver", "convert"]
+
+
+def convert(
+    dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, *, all_stages: bool = False
+) -> Conversion:
+    """The graph and config of the target stage for one platform; raises DockerfileError.
+
+    ``all_stages`` also converts stages that the target does not need, for their warnings (FRM-06).
+    """
+    try:
+        return _convert(dockerfile, options, resolver, all_stages)
+    except DockerfileError as error:
+        error.source = error.source or dockerfile.source
+        raise
+
+
+def _convert(
+    dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, all_stages: bool
+) -> Conversion:
+    args = dict(options.build_args)
+    check_frontend(args.get("BUILDKIT_SYNTAX", dockerfile.directive("syntax") or ""))
+    if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
+        raise BadOption("build argument BUILDKIT_DISABLE_FILEOP is not supported any more")  # ARG-13
+    control = args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directive("check") or "")
+    linter = Linter(LintConfig.parse(control) if control else LintConfig(), dockerfile.instructions)
+    build = BuildState(dockerfile, options, resolver, linter)
+    target = build.table.target(options.target)
+    set_globals(build, target)
+    resolve_epoch(build)
+    plan = Plan(build)
+    plan.need([*build.table.stages, target] if all_stages else [target])
+    lint_text(linter, dockerfile, build.table)
+    for stage in plan.order:
+        convert_stage(stage)
+    linter.raise_if_error()
+    found = plan.stages[target.number]
+    build_head = found.onto()
+    build.finish_locals()
+    used = build.used_args
+    return Conversion(
+        definition=marshal(build_head),
+        config=_final_config(found, options),
+        base_config=found.base_config,
+        platform=found.platform,
+        epoch=build.epoch,
+        target=target.label,
+        warnings=linter.warnings,
+        unused_build_args=tuple(
+            name for name in build.build_args if name not in used and not needs_no_declaration(name)
+        ),
+        local_sources=tuple(build.locals),
+        contexts=tuple(build.contexts),
+        bases=tuple(build.images.values()),
+        stages=tuple(stage.stage.label for stage in plan.order if not stage.auto),
+    )
+
+
+def _final_config(stage: StageState, options: ConvertOptions) -> ImageConfig:
+    """IMG-02, LBL-01; the layers so far are those of the base."""
+    found = stage.settings.freeze(stage.platform)
+    platform = found.platform
+    base = stage.settings.base.platform
+    if options.platform_explicit:
+        wanted = normalize(options.platform)
+        same = (base.os, base.architecture) == (wanted.os, wanted.architecture)
+        platform = replace(
+            wanted,
+            variant=wanted.variant or (base.variant if same else ""),
+            os_version=wanted.os_version or (base.os_version if same else ""),
+            os_features=wanted.os_features or (base.os_features if same else ()),
+        )
+    labels = {**dict(found.labels), **dict(options.labels)}
+    return replace(found, platform=normalize(platform), labels=tuple(labels.items()))
+
+
+def convert_stage(stage: StageState) -> None:
+    """Bring a planned stage from its base to its last instruction."""
+    begin(stage)
+    if stage.replaced is None:
+        triggers = len(stage.triggers)
+        seen: dict[type, Instruction] = {}
+        for index, instruction in enumerate(stage.instructions):
+            stage.in_trigger = index < triggers
+            _lint_repeated(stage, instruction, seen)
+            dispatch(stage, instruction)
+    stage.done = True
+
+
+def dispatch(stage: StageState, instruction: Instruction) -> None:
+    """Convert one instruction."""
+    handler = _HANDLERS[type(instruction)]
+    try:
+        handler(stage, instruction)
+    except DockerfileError as error:
+        error.spans = error.spans or (instruction.at.span,)
+        raise
+
+
+def _lint_repeated(stage: StageState, instruction: Instruction, seen: dict[type, Instruction]) -> None:
+    """LNT-21: the earlier one is of no use."""
+    kind = type(instruction)
+    if kind not in (Cmd, Entrypoint, Healthcheck):
+        return
+    earlier = seen.get(kind)
+    if earlier is not None:
+        message = (
+            f"Multiple {kind.__name__.upper()} instructions should not be used in the same stage "
+            "because only the last one will be used"
+        )
+        stage.build.linter.report("MultipleInstructionsDisallowed", earlier.at.span, message)
+    seen[kind] = instruction
+
+
+def _convert_onbuild(stage: StageState, instruction: Onbuild) -> None:
+    """ONB-01."""
+    stage.settings.on_build = (*stage.settings.on_build, instruction.expression)
+
+
+_HANDLERS: dict[type, Callable[[StageState, Any], None]] = {
+    Add: convert_copy,
+    Arg: config.convert_arg,
+    Cmd: config.convert_cmd,
+    Copy: convert_copy,
+    Entrypoint: config.convert_entrypoint,
+    Env: config.convert_env,
+    Expose: config.convert_expose,
+    Healthcheck: config.convert_healthcheck,
+    Label: config.convert_label,
+    Maintainer: config.convert_maintainer,
+    Onbuild: _convert_onbuild,
+    Run: convert_run,
+    Shell: config.convert_shell,
+    StopSignal: config.convert_stopsignal,
+    User: config.convert_user,
+    Volume: config.convert_volume,
+    Workdir: config.convert_workdir,
+}

@@ -8,7 +8,9 @@ from builder.frontend.convert.plan import base_config
 from builder.frontend.convert.state import Settings, StageState
 from builder.frontend.convert.types import NamedContext, ResolvedImage
 from builder.frontend.errors import BadOption
+from builder.frontend.gitref import parse_git_ref
 from builder.frontend.lint import lint_base_platform
+from builder.frontend.redact import redact
 from builder.llb.definition import VertexMeta
 from builder.llb.ops import SourceOp
 from builder.oci.config import DEFAULT_PATH, ImageConfig
@@ -122,5 +124,18 @@ def _context_tree(stage: StageState, context: NamedContext) -> Tree:
             meta = VertexMeta(name=f"{label}OCI load from client")
             return Draft(op, meta=meta, platform=stage.platform)
         case "git" | "http" | "image":
-            op = SourceOp(identifier=context.identifier, attrs=context.attrs)
-            return Draft(op, meta=VertexMeta(name=f"{label}{context.identifier}"))
+            op = _remote_op(context)
+            return Draft(op, meta=VertexMeta(name=f"{label}{redact(context.identifier)}"))
+
+
+def _remote_op(context: NamedContext) -> SourceOp:
+    """The source op of a git or http context that is given by its URL alone."""
+    identifier, attrs = context.identifier, context.attrs
+    if context.kind == "http" and not attrs:
+        attrs = (("http.filename", "context"),)
+    elif context.kind == "git" and not attrs:
+        found = parse_git_ref(identifier)
+        if found is None:
+            raise BadOption(f"invalid git context {redact(identifier)}")
+        identifier, attrs = found.identifier, found.attrs
+    return SourceOp(identifier=identifier, attrs=attrs)

@@ -1,7 +1,7 @@
 """The graph while it grows: vertices that have no digest yet.
 
-What the build context has to give is known only when every instruction has been read, so its vertex, and with it the
-digest of everything built on it, can only be made at the end.
+What the build context has to give is known only when every instruction has been read, so its vertex, and with
+it the digest of everything built on it, can only be made at the end.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Inputs:
         return tuple(self._drafts)
 
 
-def file_op(onto: Tree, actions: list[tuple[Action, Tree]], inputs: Inputs | None = None) -> tuple[FileOp, Inputs]:
+def file_op(
+    onto: Tree, actions: list[tuple[Action, Tree]], inputs: Inputs | None = None
+) -> tuple[FileOp, Inputs]:
     """A file op that applies ``actions`` one after the other, each with its secondary tree."""
     inputs = inputs or Inputs()
     current = inputs.position(onto)
@@ -91,7 +93,9 @@ def file_op(onto: Tree, actions: list[tuple[Action, Tree]], inputs: Inputs | Non
     made: list[FileAction] = []
     for index, ((action, _), secondary) in enumerate(zip(actions, positions, strict=True)):
         made.append(
-            FileAction(action=action, input=current, secondary=secondary, output=0 if index == last else EMPTY)
+            FileAction(
+                action=action, input=current, secondary=secondary, output=0 if index == last else EMPTY
+            )
         )
         current = count + index
     return FileOp(actions=tuple(made)), inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builder.frontend.convert.state import StageState
 from builder.frontend.errors import ExpansionProblem
-from builder.frontend.instructions import Add, Copy, Onbuild, Run, Workdir
+from builder.frontend.instructions import Add, Copy, Run, Workdir
 from builder.frontend.words import expand, is_plain
 from builder.oci.platform import Platform
 

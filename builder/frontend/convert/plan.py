@@ -1,7 +1,7 @@
 """Which stages are needed, what each is built on, and what it copies from (sections 5 and 11 of the rows).
 
-Only what the target reaches is looked at, so an image that nobody needs is never asked for (FRM-06). Triggers of base
-images can name further stages and images, so the search goes on until nothing new turns up (ONB-05).
+Only what the target reaches is looked at, so an image that nobody needs is never asked for (FRM-06). Triggers
+of base images can name further stages and images, so the search goes on until nothing new turns up (ONB-05).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from builder.frontend.errors import (
     suggestion,
 )
 from builder.frontend.instructions import Copy, From, Instruction, Onbuild, Run
+from builder.frontend.mounts import mount_target
 from builder.frontend.parser import parse_instruction
 from builder.frontend.source import Span
 from builder.frontend.stages import Stage
@@ -66,27 +67,27 @@ class Plan:
                 self._sources(stage)
         self._check_cycles()
         self._check_order()
-        self.order.sort(key=lambda stage: (not stage.auto, stage.stage.index))
+        self.order.sort(key=lambda stage: (not stage.auto, stage.stage.number))
 
     def _stage(self, stage: Stage) -> StageState:
         """The state of ``stage``, with its base; both are then waiting for their images."""
         chain: list[Stage] = []
         current: Stage | None = stage
-        while current is not None and current.index not in self.stages:
+        while current is not None and current.number not in self.stages:
             chain.append(current)
             current = self._base_stage(current)
         for item in reversed(chain):
             self._add(item)
-        return self.stages[stage.index]
+        return self.stages[stage.number]
 
     def _base_stage(self, stage: Stage) -> Stage | None:
         if stage.name and self._replacement(stage, self._platform(stage.base)) is not None:
             return None
-        return self.build.table.earlier(self._base_name(stage.base), stage.index)
+        return self.build.table.earlier(self._base_name(stage.base), stage.number)
 
     def _add(self, stage: Stage) -> None:
         found = StageState(self.build, stage, self._platform(stage.base))
-        self.stages[stage.index] = found
+        self.stages[stage.number] = found
         self.order.append(found)
         self._waiting.append(found)
         found.replaced = self._replacement(stage, found.platform) if stage.name else None
@@ -94,11 +95,10 @@ class Plan:
             self._name_context(found, found.replaced)
             return
         found.base_name = self._base_name(stage.base)
-        base = self.build.table.earlier(found.base_name, stage.index)
+        base = self.build.table.earlier(found.base_name, stage.number)
         if base is not None:
-            found.base = self.stages[base.index]
-            if stage.base.platform is None:
-                found.platform = found.base.platform
+            found.base = self.stages[base.number]
+            found.platform = found.base.platform
             return
         self._outside(found)
 
@@ -225,20 +225,14 @@ class Plan:
         if name in stage.sources:
             return
         span = instruction.at.span
-        if "$" in name:
-            raise InvalidInstruction(
-                "variable expansion is not supported for --from, define a new stage with FROM using ARG "
-                "from global scope as a workaround",
-                spans=(span,),
-            )
         table = self.build.table
         if copy and name.isascii() and name.isdigit():
             index = int(name[:9])
-            if index >= stage.stage.index:
+            if index >= stage.stage.number:
                 raise UnknownStage(f"invalid stage index {index}", spans=(span,))
             stage.sources[name] = self._stage(table.stages[index])
             return
-        found = table.earlier(name, stage.stage.index) or table.later(name, stage.stage.index)
+        found = table.earlier(name, stage.stage.number) or table.later(name, stage.stage.number)
         stage.sources[name] = self._stage(found) if found else self._auto(name, instruction)
 
     def _auto(self, name: str, instruction: Instruction) -> StageState:
@@ -288,22 +282,26 @@ class Plan:
         for stage in self.order:
             for instruction in stage.instructions:
                 late = [
-                    (name, isinstance(instruction, Copy))
+                    name
                     for name in _names(instruction)
                     if name in stage.sources and not _before(stage.sources[name], stage)
                 ]
                 if not late or stage.replaced is not None:
                     continue
-                name, copies = late[0]
+                name = late[0]
                 other = stage.sources[name].stage.label
-                raise UnknownStage(
-                    f'cannot copy from stage "{other}", it needs to be defined before current stage '
-                    f'"{stage.stage.label}"'
-                    if copies
-                    else f'cannot mount from stage "{other}" to "{stage.stage.label}", '
-                    "stage needs to be defined before current command",
-                    spans=(instruction.at.span,),
-                )
+                if isinstance(instruction, Run):
+                    target = mount_target(instruction.mounts[instruction.mount_sources.index(name)])
+                    message = (
+                        f'cannot mount from stage "{other}" to "{target}", '
+                        "stage needs to be defined before current command"
+                    )
+                else:
+                    message = (
+                        f'cannot copy from stage "{other}", '
+                        f'it needs to be defined before current stage "{stage.stage.label}"'
+                    )
+                raise UnknownStage(message, spans=(instruction.at.span,))
 
 
 def _names(instruction: Instruction) -> tuple[str, ...]:
@@ -313,7 +311,7 @@ def _names(instruction: Instruction) -> tuple[str, ...]:
 
 
 def _before(one: StageState, other: StageState) -> bool:
-    return one.auto or one.stage.index < other.stage.index
+    return one.auto or one.stage.number < other.stage.number
 
 
 def _at(instruction: Instruction, span: Span) -> Instruction:

@@ -8,15 +8,17 @@ from builder.errors import PybuildError
 from builder.frontend.convert.graph import Draft, Tree
 from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
 from builder.frontend.errors import ExpansionProblem, InvalidInstruction
-from builder.frontend.instructions import Instruction
+from builder.frontend.instructions import Add, Instruction
 from builder.frontend.lint import Linter
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import proxy_env
+from builder.frontend.redact import redact
 from builder.frontend.source import Span
 from builder.frontend.stages import Stage, StageTable
 from builder.frontend.words import Expanded, expand, is_plain
 from builder.llb.definition import VertexMeta
 from builder.llb.ops import SourceOp
+from builder.oci.canonical import canonical_json
 from builder.oci.config import History, ImageConfig
 from builder.oci.platform import Platform
 
@@ -45,7 +47,9 @@ class LocalInput:
 class BuildState:
     """One conversion: options, answers so far, and what is collected for the end."""
 
-    def __init__(self, dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, linter: Linter) -> None:
+    def __init__(
+        self, dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, linter: Linter
+    ) -> None:
         self.dockerfile = dockerfile
         self.options = options
         self.resolver = resolver
@@ -100,8 +104,6 @@ class BuildState:
 
     def finish_locals(self) -> None:
         """Give the local inputs their ops (CMP-07)."""
-        from builder.oci.canonical import canonical_json  # noqa: PLC0415
-
         for found in self.locals.values():
             attrs: tuple[tuple[str, str], ...] = ()
             if found.paths:
@@ -159,7 +161,7 @@ class Settings:
 
 
 class StageState:
-    """One stage: first what it is built on and needs (``plan``), then its tree and settings (``base`` and the rest).
+    """One stage: first what it is built on and needs (set by ``plan``), then its tree and settings.
 
     A stage made only because an instruction names an image has ``auto`` set.
     """
@@ -231,6 +233,12 @@ class StageState:
         for name in sorted(found.unmatched - known):
             self.build.linter.undefined_variable(name, (*self.env, *known), span)
 
+    def onto(self) -> Tree:
+        """The current tree, to be built on: a local input is then needed whole."""
+        if self.local is not None and self.tree is self.local.draft:
+            self.local.want("/")
+        return self.tree
+
     def commit(self, created_by: str, *, empty: bool) -> None:
         """Add a history entry (HIS-01)."""
         self.settings.history.append(
@@ -247,7 +255,7 @@ class StageState:
         at = instruction.at
         return VertexMeta(
             name=name,
-            command=at.text,
+            command=redact(at.text) if isinstance(instruction, Add) else at.text,
             ignore_cache=self.ignore_cache,
             progress_group=group,
             source=at.span,

@@ -25,10 +25,12 @@ ContextKind = Literal["local", "image", "oci", "git", "http", "scratch"]
 class ConvertOptions:
     """The frontend options of one build for one platform (section 15 of the rows).
 
-    ``platform_explicit``: the user asked for this platform. ``no_cache``: all stages, or the named ones.
-    ``ignore``: the context's ignore file, only for the CopyIgnoredFile warning. ``context`` replaces the local
-    context ``local://<context_name>`` by a git or http source. ``epoch`` wins over SOURCE_DATE_EPOCH arguments.
-    ``supported_platforms``: what this machine can run (FRM-15).
+    - ``platform_explicit``: the user asked for this platform;
+    - ``no_cache``: all stages, or the named ones;
+    - ``ignore``: the context's ignore file, only for the CopyIgnoredFile warning;
+    - ``context`` replaces the local context ``local://<context_name>`` by a git or http source;
+    - ``epoch`` wins over SOURCE_DATE_EPOCH arguments;
+    - ``supported_platforms``: what this machine can run (FRM-15).
     """
 
     platform: Platform
@@ -105,9 +107,11 @@ class Resolver(Protocol):
 class Conversion:
     """A Dockerfile as a graph, and the config of the image it makes.
 
-    ``definition.head`` is the target stage's tree. ``config.history`` ends with the entries of this file; those
-    with ``empty_layer`` False are one per new layer, in order. ``config.diff_ids`` are those of the base image.
-    ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images asked for.
+    - ``definition.head`` is the target stage's tree;
+    - ``config.history`` ends with the entries of this file; those with ``empty_layer`` False are one per new
+      layer, in order; ``config.diff_ids`` are those of the base image;
+    - ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images
+      asked for, ``stages`` the labels of the stages converted.
     """
 
     definition: Definition

@@ -7,10 +7,7 @@ import selectors
 from contextlib import ExitStack
 from typing import Literal
 
-from runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
-from runtime.hostfiles import hosts_file, resolv_conf
-
-from builder.cache.snapshots import Active
+from builder.cache.types import Active
 from builder.errors import SolveError, StepFailed
 from builder.llb.definition import LinuxResources, Vertex
 from builder.llb.ops import ExecOp
@@ -22,7 +19,9 @@ from builder.solver.ops.inputs import local_snapshot
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
 from builder.solver.types import Result
-from runtime.rootfs import DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS
+from runtime import capabilities
+from runtime.hosts import host_resolv_conf, hosts_file, resolv_conf
+from runtime.plan import MASKED_PATHS, READONLY_PATHS
 from runtime.spec import (
     BindMount,
     ContainerSpec,
@@ -196,9 +195,13 @@ def _spec(
     hostname = op.meta.hostname or HOSTNAME
     sandboxed = op.security == "sandbox"
     files = (
-        FileMount(target="/etc/hosts", data=hosts_file(hostname, op.meta.extra_hosts), mode=0o644),
         FileMount(
-            target="/etc/resolv.conf", data=resolv_conf(host_network=network.mode == "host"), mode=0o644
+            target="/etc/hosts", data=hosts_file(hostname, extra=op.meta.extra_hosts).encode(), mode=0o644
+        ),
+        FileMount(
+            target="/etc/resolv.conf",
+            data=resolv_conf(host_resolv_conf(), isolated=network.mode != "host").encode(),
+            mode=0o644,
         ),
     )
     taken = {mount.target for mount in mounts}
@@ -212,10 +215,10 @@ def _spec(
         hostname=hostname,
         mounts=(*(item for item in files if item.target not in taken), *mounts),
         network=network,
-        capabilities=DEFAULT_CAPABILITIES if sandboxed else ALL_CAPABILITIES,
+        capabilities=capabilities.DEFAULT if sandboxed else capabilities.ALL,
         seccomp="default" if sandboxed else "unconfined",
-        masked_paths=DEFAULT_MASKED_PATHS if sandboxed else (),
-        readonly_paths=DEFAULT_READONLY_PATHS if sandboxed else (),
+        masked_paths=MASKED_PATHS if sandboxed else (),
+        readonly_paths=READONLY_PATHS if sandboxed else (),
         sysfs_writable=not sandboxed,
         all_devices=not sandboxed,
         shm_size_bytes=env.shm_size_bytes or (64 << 20),
@@ -233,6 +236,7 @@ def _root(active: Active) -> Root:
             upper=str(active.upper),
             work=str(active.work),
             userxattr=active.userxattr,
+            volatile=True,
         )
     return DirRoot(path=str(active.upper))
 

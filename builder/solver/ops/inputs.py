@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.cache import keys
-from builder.cache.records import CacheRecord
-from builder.cache.tree import View, Writer
+from builder.cache.types import CacheRecord
+from builder.cache.tree import View
+from builder.cache.treewriter import Writer
 from builder.llb.definition import Vertex
 from builder.llb.ops import Copy, FileAction, FileOp, SourceOp
 from builder.solver.env import SolveEnv
-from builder.solver.ops.fileop import run_file_op
 from builder.solver.planning import Node, copies_of
 
 
 def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> str:
     """A snapshot of what ``vertex`` selects from the local source ``node``; equal content is stored once."""
+    from builder.solver.ops.fileop import run_file_op
+
     op = node.vertex.op
     assert isinstance(op, SourceOp)
     copies = copies_of(vertex, position)
@@ -58,6 +60,8 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
 
 def copy_tree(layers: Sequence[Path], selector: str, target: Path) -> None:
     """Copy a directory of a snapshot into an empty host directory that we own."""
+    from builder.solver.ops.fileop import run_file_op
+
     action = Copy(src=f"/{selector.strip('/')}", dest="/", dir_contents=True, create_dest_path=True)
     op = FileOp(actions=(FileAction(action=action, secondary=0, output=0),))
     run_file_op(op, (View(layers),), (Writer(target),))

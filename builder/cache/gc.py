@@ -1,0 +1,241 @@
+"""Removes what nothing needs, least valuable first, down to a budget when one is given (GC-02, GC-04,
+GC-07).
+
+The order is mark, unlink rows, rename into ``tmp/``, remove. Rows are chosen and unlinked in one
+transaction with the gate held, so nothing becomes needed in between; the slow removal happens after both
+are released.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.cache.faults import point
+from builder.cache.filters import Predicate, parse_filters
+from builder.cache.trash import empty_trash, forget_record, remove_gone, trash_blobs, trash_snapshots
+from builder.cache.usage import Kept, UsageRow, look, measure
+
+if TYPE_CHECKING:
+    from builder.cache.store import Store
+
+_INTERNAL = ("internal", "frontend")
+GIB = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What was removed and how many bytes that freed."""
+
+    rows: tuple[UsageRow, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Which rows may go, and how much may stay. All limits zero: everything that matches goes."""
+
+    filters: tuple[str, ...] = ()
+    everything: bool = False
+    keep_duration_s: float = 0
+    max_used: int = 0
+    reserved: int = 0
+    min_free: int = 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is any limit on size."""
+        return bool(self.max_used or self.reserved or self.min_free)
+
+
+def prune(
+    store: Store,
+    *,
+    all: bool = False,  # noqa: A002 (the flag's name)
+    filters: Sequence[str] = (),
+    keep_duration_s: float = 0,
+    keep_bytes: int | None = None,
+    reserved_bytes: int = 0,
+    min_free_bytes: int = 0,
+    on_removed: Callable[[UsageRow], None] | None = None,
+) -> PruneReport:
+    """Remove what is not in use and matches; images and containers are never touched.
+
+    Without ``all`` internal records and unpacked layers of images stay. ``keep_bytes`` (max used),
+    ``reserved_bytes`` and ``min_free_bytes`` stop the removal early; ``keep_duration_s`` spares what was
+    used lately. ``on_removed`` is called for each row, once its bytes are gone.
+    """
+    policy = Policy(
+        filters=tuple(filters),
+        everything=all,
+        keep_duration_s=keep_duration_s,
+        max_used=keep_bytes or 0,
+        reserved=reserved_bytes,
+        min_free=min_free_bytes,
+    )
+    store.sweep()
+    if keep_bytes == 0 or not policy.limited:
+        report = apply(store, policy, on_removed)
+        if all and not filters and not keep_duration_s:
+            _forget_leftovers(store)
+        return report
+    return apply(store, policy, on_removed)
+
+
+def collect(store: Store, policies: Sequence[Policy] | None = None) -> PruneReport:
+    """What runs by itself after a build: every policy in turn (GC-05)."""
+    chosen = default_policies(_disk(store)[0]) if policies is None else policies
+    reports = [apply(store, policy, None) for policy in chosen]
+    rows = tuple(row for report in reports for row in report.rows)
+    return PruneReport(rows, sum(report.size for report in reports))
+
+
+def default_policies(disk_bytes: int) -> tuple[Policy, ...]:
+    """The reference's policies for a disk of this size (GC-05, GC-08: shares of it are whole gigabytes)."""
+
+    def share(percent: int) -> int:
+        return -(-disk_bytes * percent // 100 // GIB) * GIB
+
+    cap = min(share(80), 100 * GIB)
+    reserved, free = min(share(10), 10 * GIB), share(20)
+    passing = ("type==source.local", "type==exec.cachemount", "type==source.git.checkout")
+    return (
+        Policy(filters=passing, keep_duration_s=48 * 3600, max_used=512_000_000),
+        Policy(keep_duration_s=60 * 86400, max_used=cap, reserved=reserved, min_free=free),
+        Policy(max_used=cap, reserved=reserved, min_free=free),
+        Policy(everything=True, max_used=cap, reserved=reserved, min_free=free),
+    )
+
+
+def keep_target(policy: Policy, total: int, free: int) -> int:
+    """How many bytes may stay (GC-04)."""
+    if not policy.limited:
+        return 0
+    keep = policy.max_used or 1 << 62
+    if policy.min_free > free:
+        keep = min(keep, total - (policy.min_free - free))
+    return max(keep, policy.reserved, 0)
+
+
+def apply(store: Store, policy: Policy, on_removed: Callable[[UsageRow], None] | None) -> PruneReport:
+    """Carry out one policy."""
+    matches = parse_filters(policy.filters)
+    measure(store)
+    if policy.limited:
+        rows = look(store).rows
+        if sum(row.size for row in rows) <= keep_target(
+            policy, sum(row.size for row in rows), _disk(store)[1]
+        ):
+            return PruneReport((), 0)
+    with store.gate.removing():
+        with store.db.write() as tx:
+            kept = look(store)
+            victims = choose(kept, policy, matches, _disk(store)[1], time.time_ns())
+            _unlink(tx, kept, victims)
+            point("gc.marked")
+        point("gc.unlinked")
+        gone = empty_trash(store.db, str(store.root))
+    point("gc.renamed")
+    remove_gone(gone)
+    removed: list[UsageRow] = []
+    for row in victims:
+        if row.kind == "cachemount" and not store.cache_mounts.delete(row.id):
+            continue
+        removed.append(row)
+        if on_removed is not None:
+            on_removed(row)
+    return PruneReport(tuple(removed), sum(row.size for row in removed))
+
+
+def choose(kept: Kept, policy: Policy, matches: Predicate, free: int, now_ns: int) -> list[UsageRow]:
+    """The rows to remove, in order: leaves first, least valuable first, until the rest fits."""
+    total = sum(row.size for row in kept.rows)
+    target = keep_target(policy, total, free)
+    newest = now_ns - int(policy.keep_duration_s * 1e9) if policy.keep_duration_s else None
+    candidates = {
+        row.id: row for row in kept.rows if not row.in_use and _may_go(row, policy, newest) and matches(row)
+    }
+    score = _scores(list(candidates.values()))
+    children = dict(kept.children)
+    heap = [
+        (score[row.id], row.id)
+        for row in candidates.values()
+        if row.kind != "snapshot" or not children.get(kept.snapshot_of[row.id])
+    ]
+    heapq.heapify(heap)
+    chosen: list[UsageRow] = []
+    while heap and (total > target or not policy.limited):
+        row = candidates[heapq.heappop(heap)[1]]
+        chosen.append(row)
+        total -= row.size
+        if row.kind != "snapshot" or not row.parents:
+            continue
+        parent = row.parents[0]
+        number = kept.snapshot_of.get(parent, -1)
+        children[number] = children.get(number, 1) - 1
+        if parent in candidates and children[number] == 0:
+            heapq.heappush(heap, (score[parent], parent))
+    return chosen
+
+
+def _may_go(row: UsageRow, policy: Policy, newest: int | None) -> bool:
+    if newest is not None and row.last_used_ns > newest:
+        return False
+    return policy.everything or not (row.shared or row.record_type in _INTERNAL)
+
+
+def _scores(rows: list[UsageRow]) -> dict[str, float]:
+    """Rank by last use plus rank by number of uses, each from 0 to 1 (GC-07)."""
+    scores = {row.id: 0.0 for row in rows}
+    steps = max(len(rows) - 1, 1)
+    for by in (_last_used, _uses):
+        rank, before = -1.0, None
+        for position, row in enumerate(sorted(rows, key=by)):
+            if by(row) != before:
+                rank, before = position / steps, by(row)
+            scores[row.id] += rank
+    return scores
+
+
+def _last_used(row: UsageRow) -> int:
+    return row.last_used_ns if row.uses else 0
+
+
+def _uses(row: UsageRow) -> int:
+    return row.uses
+
+
+def _unlink(tx: sqlite3.Connection, kept: Kept, victims: Sequence[UsageRow]) -> None:
+    """Rows of snapshots with the layer blobs that only they account for, and rows of loose blobs."""
+    numbers = [kept.snapshot_of[row.id] for row in victims if row.kind == "snapshot"]
+    blobs = [row.id for row in victims if row.kind == "blob"]
+    users = dict(kept.layer_users)
+    for number in numbers:
+        for digest in kept.layers.get(number, ()):
+            users[digest] -= 1
+            if not users[digest] and digest not in kept.image_blobs and digest not in kept.held_blobs:
+                blobs.append(digest)
+    trash_snapshots(tx, numbers)
+    trash_blobs(tx, blobs)
+
+
+def _forget_leftovers(store: Store) -> None:
+    """Records without any snapshot, and remembered documents: nothing else would ever remove them."""
+    with store.db.write() as tx:
+        rows = tx.execute(
+            "SELECT key FROM records WHERE key NOT IN (SELECT key FROM record_outputs)"
+        ).fetchall()
+        for (key,) in rows:
+            forget_record(tx, key)
+        tx.execute("DELETE FROM docs")
+
+
+def _disk(store: Store) -> tuple[int, int]:
+    """Size and free bytes of the disk with the state directory."""
+    status = os.statvfs(store.root)
+    return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize

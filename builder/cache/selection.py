@@ -1,0 +1,145 @@
+"""What a copy selects from a tree: its sources, and of these what include and exclude patterns leave.
+
+Copying and hashing both ask here, so that a cache key covers exactly what a copy would read (rows CPY-10,
+CPY-11, CPY-17, CPY-18, FIL-14, CHK-06, CHK-07).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from builder.cache.patterns import PatternList, has_wildcard, unescape, wildcard
+from builder.cache.tree import SourceTree, clean, join
+from builder.errors import PathNotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of a copy: ``name`` is what it was called, ``path`` where it really is."""
+
+    name: str
+    path: str
+    stat: os.stat_result
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.stat.st_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry below a source; ``chosen=False`` is a directory that only its content may bring along."""
+
+    relative: str
+    path: str
+    stat: os.stat_result
+    chosen: bool = True
+
+
+@functools.lru_cache(maxsize=64)
+def pattern_list(patterns: tuple[str, ...]) -> PatternList:
+    """A compiled list; the same lists are asked for again and again."""
+    return PatternList(patterns)
+
+
+def not_found(path: str) -> PathNotFound:
+    """The error for a path that is selected but not there (CHK-08)."""
+    return PathNotFound(f'"/{path}": not found', path=f"/{path}")
+
+
+def find_sources(tree: SourceTree, src: str, *, wildcards: bool, follow: bool) -> list[Source]:
+    """The sources that ``src`` names, in lexical order; [] when a wildcard matches nothing.
+
+    Links on the way are followed inside the tree, and a final one if ``follow``. A path without wildcards
+    must exist (PathNotFound).
+    """
+    if not wildcards or not ("\\" in src or has_wildcard(src)):
+        return [_literal(tree, clean(src), follow)]
+    plain = clean(src)
+    if not has_wildcard(src):
+        meant = plain if tree.lstat(tree.resolve(plain)) is not None else clean(unescape(src))
+        return [_literal(tree, meant, follow)]
+    parts = plain.split("/")
+    first = next(i for i, part in enumerate(parts) if has_wildcard(part) or "\\" in part)
+    start = tree.resolve("/".join(parts[:first]))
+    names = _expand(tree, start, parts[first:])
+    return [_literal(tree, name, follow) for name in names]
+
+
+def _literal(tree: SourceTree, name: str, follow: bool) -> Source:
+    path = tree.resolve(name, follow_final=follow)
+    st = tree.lstat(path)
+    if st is None:
+        raise not_found(name)
+    return Source(name, path, st)
+
+
+def _expand(tree: SourceTree, start: str, patterns: list[str]) -> list[str]:
+    """Paths below ``start`` that match element by element; links are not walked through."""
+    expression = wildcard(patterns[0])
+    found: list[str] = []
+    for name, st in tree.scandir(start):
+        if expression.fullmatch(name) is None:
+            continue
+        path = join(start, name)
+        if len(patterns) == 1:
+            found.append(path)
+        elif stat.S_ISDIR(st.st_mode):
+            found.extend(_expand(tree, path, patterns[1:]))
+    return found
+
+
+def check_required(tree: SourceTree, base: str, required: tuple[str, ...]) -> None:
+    """Every path that must exist below a source does; PathNotFound for the first that does not."""
+    for path in required:
+        plain = clean(path)
+        if tree.lstat(tree.resolve(join(base, plain), follow_final=False)) is None:
+            raise not_found(plain)
+
+
+def excludes_source(source: Source, exclude: tuple[str, ...]) -> bool:
+    """Whether a file that is itself a source is left out: tested by its name (CPY-18)."""
+    if not exclude or source.is_dir:
+        return False
+    return pattern_list(exclude).matches(source.name.rpartition("/")[2])
+
+
+def below(
+    tree: SourceTree, top: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> Iterator[Found]:
+    """What is selected below a directory, each directory before its content.
+
+    Patterns are tested on the path relative to ``top``. A directory that is not selected itself but may hold
+    something that is comes as ``chosen=False``.
+    """
+    wanted = pattern_list(include) if include else None
+    unwanted = pattern_list(exclude) if exclude else None
+    stack = [("", iter(tree.scandir(top)))]
+    while stack:
+        prefix, entries = stack[-1]
+        for name, st in entries:
+            relative = prefix + name
+            is_dir = stat.S_ISDIR(st.st_mode)
+            chosen = wanted is None or wanted.matches(relative)
+            enter = chosen or (is_dir and wanted is not None and _may_hold(wanted, relative))
+            if unwanted is not None and unwanted.matches(relative):
+                chosen = False
+                enter = enter and unwanted.has_exceptions
+            if not (chosen or (is_dir and enter)):
+                continue
+            path = join(top, relative)
+            yield Found(relative, path, st, chosen)
+            if is_dir and enter:
+                stack.append((relative + "/", iter(tree.scandir(path))))
+                break
+        else:
+            stack.pop()
+
+
+def _may_hold(wanted: PatternList, directory: str) -> bool:
+    return wanted.may_match_below(directory)

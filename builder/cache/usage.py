@@ -1,0 +1,241 @@
+"""What is kept, what it takes, and what still needs it (GC-01): the view that ``du`` prints and ``prune``
+decides on.
+
+Roots are images (with and without names), containers, and what live processes hold or are making.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from builder.cache.holds import held
+from builder.cache.names import base36
+from builder.errors import PybuildError
+from builder.oci.config import MAX_CONFIG_BYTES, ImageConfig
+from builder.oci.digest import Digest, chain_ids
+from builder.oci.manifest import MAX_DOCUMENT_BYTES, Manifest, parse_document
+
+if TYPE_CHECKING:
+    from builder.cache.store import Store
+
+_MAX_NESTING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One thing that is kept. ``shared``: an image has it too, so removing it frees only the unpacked copy."""
+
+    id: str
+    kind: Literal["snapshot", "blob", "cachemount"]
+    parents: tuple[str, ...]
+    created_ns: int
+    last_used_ns: int
+    uses: int
+    size: int
+    mutable: bool
+    in_use: bool
+    shared: bool
+    description: str
+    record_type: str
+
+    @property
+    def reclaimable(self) -> bool:
+        """Whether a prune may remove it."""
+        return not self.in_use
+
+
+@dataclass(slots=True)
+class Kept:
+    """Rows and what hangs together, at one moment."""
+
+    rows: list[UsageRow] = field(default_factory=list)
+    parent: dict[int, int] = field(default_factory=dict)
+    children: dict[int, int] = field(default_factory=dict)
+    layers: dict[int, set[str]] = field(default_factory=dict)
+    layer_users: dict[str, int] = field(default_factory=dict)
+    image_blobs: set[str] = field(default_factory=set)
+    held_blobs: set[str] = field(default_factory=set)
+    snapshot_of: dict[str, int] = field(default_factory=dict)
+
+
+def usage(store: Store) -> tuple[UsageRow, ...]:
+    """Everything that is kept, sizes measured, least recently used last."""
+    measure(store)
+    kept = look(store)
+    return tuple(sorted(kept.rows, key=lambda row: row.last_used_ns, reverse=True))
+
+
+def measure(store: Store) -> None:
+    """Work out sizes that nobody asked for yet; committed snapshots keep theirs."""
+    from builder.cache.measure import disk_usage
+
+    rows = store.db.all("SELECT id, record_type FROM snapshots WHERE size<0 AND kind='committed'")
+    sizes = [
+        (disk_usage(f"{store.root}/snapshots/{base36(number)}", linked=kind != "internal"), number)
+        for number, kind in rows
+    ]
+    if sizes:
+        with store.db.write() as tx:
+            tx.executemany("UPDATE snapshots SET size=? WHERE id=?", sizes)
+    for mount in store.cache_mounts.list():
+        if mount.size < 0:
+            store.cache_mounts.size(mount.directory)
+
+
+def look(store: Store) -> Kept:
+    """The view itself; inside a write transaction nothing can change under it."""
+    kept = Kept()
+    held_snapshots, held_blobs = held(f"{store.root}/tmp")
+    kept.image_blobs, image_chains = image_content(store)
+    kept.held_blobs = blob_closure(store, held_blobs)
+    blobs = {
+        row[0]: row for row in store.db.all("SELECT digest, size, created_ns, last_used_ns, uses FROM blobs")
+    }
+    _layers(store, kept)
+    _snapshots(store, kept, held_snapshots, image_chains, blobs)
+    _loose_blobs(kept, blobs)
+    _mounts(store, kept)
+    return kept
+
+
+def image_content(store: Store) -> tuple[set[str], set[str]]:
+    """The blobs that images need, and the chain ids of their layers."""
+    rows = store.db.all("SELECT manifest FROM images")
+    chains: set[str] = set()
+    return blob_closure(store, [row[0] for row in rows], chains), chains
+
+
+def blob_closure(store: Store, digests: Iterable[str], chains: set[str] | None = None) -> set[str]:
+    """Blobs and, for manifests and indexes among them, what they name. What cannot be read names nothing."""
+    found: set[str] = set()
+    pending = [(digest, 0) for digest in digests]
+    while pending:
+        digest, nesting = pending.pop()
+        if digest in found:
+            continue
+        found.add(digest)
+        if nesting < _MAX_NESTING:
+            pending += [(name, nesting + 1) for name in _names(store, digest, chains)]
+    return found
+
+
+def _names(store: Store, digest: str, chains: set[str] | None) -> list[str]:
+    row = store.db.one("SELECT size FROM blobs WHERE digest=?", (digest,))
+    if row is None or row[0] > MAX_DOCUMENT_BYTES:
+        return []
+    parsed = Digest.parse(digest)
+    try:
+        with open(f"{store.root}/content/blobs/{parsed.algorithm}/{parsed.hex}", "rb") as file:
+            if file.read(1) != b"{":
+                return []
+            document = parse_document(b"{" + file.read(MAX_DOCUMENT_BYTES))
+    except (OSError, PybuildError):
+        return []
+    if isinstance(document, Manifest):
+        if chains is not None:
+            chains.update(_chains(store, document))
+        return [str(item.digest) for item in (document.config, *document.layers)]
+    return [str(item.digest) for item in document.manifests]
+
+
+def _chains(store: Store, manifest: Manifest) -> list[str]:
+    try:
+        config = ImageConfig.from_bytes(store.blobs.read(manifest.config.digest, MAX_CONFIG_BYTES))
+    except PybuildError:
+        return []
+    return [str(chain) for chain in chain_ids(config.diff_ids)]
+
+
+def _layers(store: Store, kept: Kept) -> None:
+    for number, digest in store.db.all("SELECT snapshot, digest FROM snapshot_layers"):
+        mine = kept.layers.setdefault(number, set())
+        if digest not in mine:
+            mine.add(digest)
+            kept.layer_users[digest] = kept.layer_users.get(digest, 0) + 1
+
+
+def _snapshots(
+    store: Store,
+    kept: Kept,
+    held_numbers: set[int],
+    image_chains: set[str],
+    blobs: dict[str, tuple[Any, ...]],
+) -> None:
+    rows = store.db.all(
+        "SELECT id, parent, kind, chain_id, created_ns, last_used_ns, uses, size, description, record_type,"
+        " owner, flat FROM snapshots ORDER BY id"
+    )
+    flats = {row[11]: row[0] for row in rows if row[11] is not None}
+    sizes = {row[0]: max(row[7], 0) for row in rows}
+    for row in rows:
+        if row[1] is not None:
+            kept.parent[row[0]] = row[1]
+            kept.children[row[1]] = kept.children.get(row[1], 0) + 1
+    in_use = _with_parents(kept, [r[0] for r in rows if r[2] == "active" or r[0] in held_numbers], flats)
+    shared = _with_parents(kept, [r[0] for r in rows if r[3] in image_chains], flats)
+    for number, parent, kind, _, created, used, uses, size, description, record_type, owner, flat in rows:
+        if number in flats or (kind == "active" and owner is None):
+            continue  # counted with what it is a copy of; a container's tree is the container's
+        own = kept.layers.get(number, set()) - kept.image_blobs
+        total = max(size, 0) + sizes.get(flat, 0) + sum(blobs[d][1] for d in own if d in blobs)
+        snapshot_id = base36(number)
+        kept.snapshot_of[snapshot_id] = number
+        kept.rows.append(
+            UsageRow(
+                snapshot_id,
+                "snapshot",
+                () if parent is None else (base36(parent),),
+                created,
+                used,
+                uses,
+                total,
+                kind == "active",
+                number in in_use,
+                number in shared,
+                description,
+                record_type,
+            )
+        )
+
+
+def _with_parents(kept: Kept, numbers: Iterable[int], flats: dict[int, int]) -> set[int]:
+    found: set[int] = set()
+    for number in numbers:
+        current: int | None = flats.get(number, number)
+        while current is not None and current not in found:
+            found.add(current)
+            current = kept.parent.get(current)
+    return found
+
+
+def _loose_blobs(kept: Kept, blobs: dict[str, tuple[Any, ...]]) -> None:
+    """Blobs that neither an image nor a snapshot accounts for: manifests and layers of bases, downloads."""
+    for digest, size, created, used, uses in blobs.values():
+        if digest in kept.image_blobs or digest in kept.layer_users:
+            continue
+        in_use = digest in kept.held_blobs
+        kept.rows.append(
+            UsageRow(digest, "blob", (), created, used, uses, size, False, in_use, False, "blob", "regular")
+        )
+
+
+def _mounts(store: Store, kept: Kept) -> None:
+    for mount in store.cache_mounts.list():
+        kept.rows.append(
+            UsageRow(
+                mount.directory,
+                "cachemount",
+                (),
+                mount.created_ns,
+                mount.last_used_ns,
+                mount.uses,
+                max(mount.size, 0),
+                True,
+                store.cache_mounts.in_use(mount.directory),
+                False,
+                f"cache mount {mount.id}",
+                "exec.cachemount",
+            )
+        )

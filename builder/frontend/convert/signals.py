@@ -1,0 +1,28 @@
+"""Signal names that STOPSIGNAL knows (MET-10)."""
+
+from __future__ import annotations
+
+# fmt: off
+_NAMES = frozenset({
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT",
+    "IO", "IOT", "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT",
+    "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2",
+    "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+})
+# fmt: on
+
+
+def is_signal(text: str) -> bool:
+    """A name with or without SIG, ``RTMIN+n``, ``RTMAX-n``, or a number."""
+    if text.isascii() and text.isdigit():
+        return len(text) <= 3 and 0 < int(text) <= 64
+    name = text.upper().removeprefix("SIG")
+    return name in _NAMES or _real_time(name)
+
+
+def _real_time(name: str) -> bool:
+    for base, sign, limit in (("RTMIN", "+", 15), ("RTMAX", "-", 14)):
+        rest = name.removeprefix(base)
+        if rest != name and rest[:1] == sign and rest[1:].isascii() and rest[1:].isdigit():
+            return len(rest) <= 3 and 1 <= int(rest[1:]) <= limit
+    return False

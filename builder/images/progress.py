@@ -1,0 +1,16 @@
+"""Progress of image use cases as events."""
+
+from __future__ import annotations
+
+from builder.exporter.steps import Steps
+from builder.registry.progress import OnTransfer, Transfer
+
+
+def transfers(steps: Steps) -> OnTransfer:
+    """Reports the transfers of blobs under their digests (SIM-01)."""
+
+    def moved(transfer: Transfer) -> None:
+        label = f"{transfer.id} {transfer.note}" if transfer.note else transfer.id
+        steps.transfer(label, transfer.current, transfer.total, transfer.started_ns, done=transfer.done)
+
+    return moved

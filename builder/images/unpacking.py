@@ -1,0 +1,124 @@
+"""Layers into snapshots (SIM-05, LAY-09, LAY-10): in order, each once, each checked against its diff id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from builder.cache.extract import apply
+from builder.cache.holds import Hold
+from builder.cache.store import Store
+from builder.cache.treewriter import Writer
+from builder.cache.types import Active, SnapshotInfo, StoredImage
+from builder.errors import BlobMissing, DigestMismatch, PybuildError
+from builder.exporter.steps import Steps
+from builder.images.select import platform_manifest
+from builder.oci.descriptor import Descriptor, layer_compression
+from builder.oci.digest import ChainId, DiffId, chain_ids
+from builder.oci.platform import Platform
+from builder.solver.progress import OnEvent
+
+SIZE_DOC = "layer-size"
+
+
+def unpack(
+    store: Store,
+    image: Descriptor | StoredImage,
+    hold: Hold,
+    on_event: OnEvent | None = None,
+    *,
+    platform: Platform | None = None,
+    vertex: str = "",
+) -> str | None:
+    """The committed snapshot of an image's tree, held by ``hold``; None for an image without layers (SIM-07).
+
+    ``image`` is a stored image, a manifest or an index; its layer blobs must be in the store. Raises
+    DigestMismatch when a layer is not what the config says, BlobMissing, BadArchive.
+    """
+    root = image.manifest if isinstance(image, StoredImage) else image
+    found = platform_manifest(store, root, platform, str(root.digest))
+    return unpack_layers(store, found.manifest.layers, found.config.diff_ids, hold, on_event, vertex=vertex)
+
+
+def unpack_layers(
+    store: Store,
+    layers: Sequence[Descriptor],
+    diff_ids: Sequence[DiffId],
+    hold: Hold,
+    on_event: OnEvent | None = None,
+    *,
+    vertex: str = "",
+) -> str | None:
+    """The same for layers (lowest first) whose diff ids are known."""
+    chains = chain_ids(tuple(diff_ids))
+    known, done = _topmost(store, chains, hold)
+    steps = Steps(on_event, vertex)
+    parent = known
+    for index in range(done, len(chains)):
+        parent = _unpack_one(store, layers[index], diff_ids[index], chains[index], parent, hold, steps)
+    return parent
+
+
+def _topmost(store: Store, chains: Sequence[ChainId], hold: Hold) -> tuple[str | None, int]:
+    """The highest stack that is unpacked already, and how many layers it has."""
+    for count in range(len(chains), 0, -1):
+        info = store.snapshots.by_chain(chains[count - 1])
+        if info is not None and hold.snapshot(info.id):
+            store.snapshots.touch(info.id)
+            return info.id, count
+    return None, 0
+
+
+def _unpack_one(
+    store: Store,
+    layer: Descriptor,
+    diff_id: DiffId,
+    chain: ChainId,
+    parent: str | None,
+    hold: Hold,
+    steps: Steps,
+) -> str:
+    with store.lock(f"unpack {chain}"):
+        info = store.snapshots.by_chain(chain)  # another process may have done it while we waited
+        if info is not None and hold.snapshot(info.id):
+            return info.id
+        if not store.blobs.has(layer.digest):
+            raise BlobMissing(f"layer {layer.digest} is not in the store", hint="pull the image again")
+        with steps.step(f"extracting {layer.digest}", layer.size):
+            info = _applied(store, layer, diff_id, chain, parent)
+    hold.snapshot(info.id)
+    store.snapshots.set_layer(
+        info.id,
+        compression=layer_compression(layer.media_type),
+        diff_id=diff_id,
+        descriptor=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
+    )
+    return info.id
+
+
+def _applied(
+    store: Store, layer: Descriptor, diff_id: DiffId, chain: ChainId, parent: str | None
+) -> SnapshotInfo:
+    active = store.snapshots.prepare(parent, description=f"pulled from {layer.digest}")
+    try:
+        size = _apply(store, active, layer, diff_id)
+        info = store.snapshots.commit(active, chain_id=chain, description=f"layer {layer.digest}")
+    except BaseException:
+        store.snapshots.discard(active)
+        raise
+    store.put_doc(SIZE_DOC, str(diff_id), str(size).encode())
+    return info
+
+
+def _apply(store: Store, active: Active, layer: Descriptor, diff_id: DiffId) -> int:
+    writer = Writer(active.upper, active.lowers, userxattr=active.userxattr)
+    with store.blobs.open(layer.digest) as blob, writer:
+        try:
+            result = apply(blob, writer)
+        except PybuildError as error:
+            error.context = (*error.context, f"while unpacking layer {layer.digest}")
+            raise
+    if result.diff_id != diff_id:
+        raise DigestMismatch(
+            f"layer {layer.digest} unpacks to {result.diff_id}, but the image config says {diff_id}"
+        )
+    return result.size

@@ -1,0 +1,63 @@
+"""What builds use of this machine: a launcher for containers and networks for RUN steps, each made when
+needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from builder.build.run import Machine
+from builder.solver.env import Executor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.launcher import Launcher
+
+    from builder.solver.reporter import Reporter
+    from runtime.spec import Network
+
+
+class LazyMachine:
+    """Owns the launcher of one call; ``close`` ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._launcher: Launcher | None = None
+
+    def machine(self) -> Machine:
+        """The factories that a build asks."""
+        return Machine(executor=self.executor, networks=BridgeNetworks)
+
+    def executor(self) -> Executor:
+        """The launcher, started by the first step that runs something."""
+        with self._lock:
+            if self._launcher is None:
+                from runtime.launcher import Launcher
+
+                self._launcher = Launcher.start()
+            return self._launcher
+
+    def close(self) -> None:
+        """End the launcher and whatever it still runs."""
+        with self._lock:
+            if self._launcher is not None:
+                self._launcher.close()
+                self._launcher = None
+
+
+class BridgeNetworks:
+    """Namespaces on the bridge; the host's network, with a word about it, where no bridge can be made
+    (EXE-16).
+    """
+
+    @contextmanager
+    def lease(self, reporter: Reporter) -> Iterator[Network]:
+        """A network for one step."""
+        from runtime.network import acquire_build_network
+
+        with acquire_build_network() as found:
+            if found.reason:
+                reporter.warn(f"RUN uses the host's network: {found.reason}")
+            yield found.network

@@ -1,0 +1,449 @@
+"""Control groups: one per container, on version 1, version 2 and hosts that have both.
+
+A group is ``/pybuild/<id>`` (``/<parent>/pybuild/<id>`` below a parent) in the version 2 hierarchy, where the
+container is born into it, and in those version 1 hierarchies that its limits need. What a machine does not
+allow is skipped and said in ``Group.warnings``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from runtime import devicefilter
+from runtime.syscalls.linux import pidfd_open, pidfd_send_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Setting = tuple[str, str, str]
+
+HOME = "pybuild"
+_V1_ALL = ("memory", "cpu", "cpuacct", "cpuset", "blkio", "pids", "freezer", "devices")
+_BUSY_TRIES = 50
+_layout: Layout | None = None
+
+
+class Layout:
+    """Where the hierarchies are: ``unified`` is the version 2 mount or ``""``, ``v1`` maps controllers to
+    mounts."""
+
+    __slots__ = ("controllers", "unified", "v1")
+
+    def __init__(self, unified: str, v1: dict[str, str], controllers: frozenset[str]) -> None:
+        self.unified = unified
+        self.v1 = v1
+        self.controllers = controllers
+
+    @property
+    def pure_v2(self) -> bool:
+        """Whether limits are version 2's."""
+        return bool(self.unified) and not self.v1
+
+
+def layout() -> Layout:
+    """Probe once per process."""
+    global _layout
+    if _layout is None:
+        _layout = probe()
+    return _layout
+
+
+def probe(mountinfo: str = "/proc/self/mountinfo") -> Layout:
+    """Find the hierarchies in a mountinfo file."""
+    unified = ""
+    v1: dict[str, str] = {}
+    try:
+        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
+            rows = file.readlines()
+    except OSError:
+        rows = []
+    for row in rows:
+        before, _, after = row.partition(" - ")
+        if not after.startswith("cgroup"):
+            continue
+        fields, kind = before.split(), after.split()
+        place = fields[4].replace("\\040", " ")
+        if kind[0] == "cgroup2":
+            unified = unified or place
+        elif kind[0] == "cgroup":
+            for option in kind[2].split(","):
+                if option in _V1_ALL:
+                    v1.setdefault(option, place)
+    return Layout(
+        unified, v1, _words(os.path.join(unified, "cgroup.controllers")) if unified else frozenset()
+    )
+
+
+def _words(path: str) -> frozenset[str]:
+    try:
+        return frozenset(_read(path).split())
+    except OSError:
+        return frozenset()
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def group_path(container: str, parent: str) -> str:
+    """The path of a container's group below every hierarchy, without a leading slash.
+
+    ``system.slice:prefix:`` is systemd's form of a parent. ValueError for names that are no single component.
+    """
+    if not container or "/" in container or container in {".", ".."} or "\0" in container:
+        raise ValueError(f"bad container id {container!r}")
+    if ":" in parent and ".slice" in parent:
+        place, _, prefix = parent.partition(":")
+        prefix = prefix.replace(":", "-").strip("-")
+        name = f"{prefix}-{container}.scope" if prefix else f"{container}.scope"
+        return _checked(f"{place}/{name}")
+    return _checked(f"{parent.strip('/')}/{HOME}/{container}".lstrip("/"))
+
+
+def _checked(path: str) -> str:
+    if ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"bad cgroup path {path!r}")
+    return path
+
+
+class Group:
+    """The control groups of one container."""
+
+    __slots__ = ("devices_enforced", "fd", "path", "unified", "v1", "warnings")
+
+    def __init__(self, path: str, unified: str, v1: dict[str, str]) -> None:
+        self.path = path
+        self.unified = unified
+        self.v1 = v1
+        self.fd = -1
+        self.devices_enforced = False
+        self.warnings: list[str] = []
+
+    def join(self, pid: int) -> None:
+        """Move a process into the version 1 groups (the version 2 one is joined at birth)."""
+        for place in dict.fromkeys(self.v1.values()):
+            _write(f"{place}/cgroup.procs", str(pid))
+
+    def oom_kills(self) -> int:
+        """How many processes of the group were killed for memory."""
+        for path, key in (
+            (f"{self.unified}/memory.events", "oom_kill"),
+            (f"{self.v1.get('memory', '')}/memory.oom_control", "oom_kill"),
+        ):
+            try:
+                rows = _read(path).splitlines()
+            except OSError:
+                continue
+            for row in rows:
+                name, _, value = row.partition(" ")
+                if name == key and value.isdigit():
+                    return int(value)
+        return 0
+
+    def freeze(self, frozen: bool) -> None:
+        """Pause or resume every process; OSError where no freezer is there."""
+        if self.unified:
+            _write(f"{self.unified}/cgroup.freeze", "1" if frozen else "0")
+            self._await_frozen(frozen)
+            return
+        _write(f"{self.v1['freezer']}/freezer.state", "FROZEN" if frozen else "THAWED")
+
+    def _await_frozen(self, frozen: bool) -> None:
+        wanted = f"frozen {int(frozen)}"
+        for _ in range(200):
+            if wanted in _read(f"{self.unified}/cgroup.events"):
+                return
+            time.sleep(0.005)
+
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the group, by host pid."""
+        for place in (self.unified, *self.v1.values()):
+            if place:
+                try:
+                    return tuple(int(line) for line in _read(f"{place}/cgroup.procs").split())
+                except OSError:
+                    continue
+        return ()
+
+    def kill(self) -> None:
+        """Kill every process of the group."""
+        if self.unified:
+            try:
+                _write(f"{self.unified}/cgroup.kill", "1")
+            except OSError:
+                pass
+            else:
+                return
+        for pid in self.pids():
+            try:
+                fd = pidfd_open(pid)
+            except OSError:
+                continue
+            pidfd_send_signal(fd, 9)
+            os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the descriptor; the groups stay."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def remove(self) -> None:
+        """Remove the groups; processes that are still ending are waited for, briefly."""
+        self.close()
+        for place in dict.fromkeys((self.unified, *self.v1.values())):
+            if place:
+                _remove(place)
+
+
+def _remove(place: str) -> None:
+    for _ in range(_BUSY_TRIES):
+        try:
+            os.rmdir(place)
+        except OSError as error:
+            if error.errno != 16:
+                return
+            for entry in os.scandir(place):
+                if entry.is_dir(follow_symlinks=False):
+                    _remove(entry.path)
+            time.sleep(0.002)
+        else:
+            return
+
+
+def create(
+    container: str,
+    parent: str,
+    settings: tuple[Setting, ...],
+    rules: tuple[devicefilter.Rule, ...] | None,
+    *,
+    every: bool = False,
+) -> Group:
+    """Make the groups of a container, with limits and device rules in force.
+
+    ``settings`` are (controller, file, value) triples from ``plan``; ``rules`` None allows all devices.
+    ``every`` makes groups in all version 1 hierarchies, for statistics and pausing.
+    """
+    place = layout()
+    path = group_path(container, parent)
+    wanted = {controller for controller, _, _ in settings}
+    if every:
+        wanted |= set(_V1_ALL)
+    group = Group(path, "", {})
+    _make_unified(group, place, wanted, asked=bool(settings) or every)
+    _enforce_devices(group, place, rules)
+    for controller in sorted(wanted):
+        _make_v1(group, place, controller)
+    _apply(group, place, settings)
+    return group
+
+
+def _make_unified(group: Group, place: Layout, wanted: set[str], *, asked: bool) -> None:
+    if not place.unified:
+        return
+    top = os.path.join(place.unified, group.path)
+    try:
+        try:
+            os.mkdir(top)
+        except FileNotFoundError:
+            os.makedirs(top)
+        except FileExistsError:
+            pass
+        if place.controllers and wanted:
+            _delegate(place.unified, group.path, wanted & place.controllers)
+        group.fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        group.unified = top
+    except OSError as error:
+        if asked:
+            group.warnings.append(f"no control group: {error.strerror}")
+
+
+def _delegate(root: str, path: str, wanted: set[str]) -> None:
+    """Switch controllers on from the root down to the group's parent."""
+    place = root
+    names = path.split("/")
+    for name in names:
+        missing = wanted - _words(f"{place}/cgroup.subtree_control")
+        for controller in sorted(missing):
+            try:
+                _write(f"{place}/cgroup.subtree_control", f"+{controller}")
+            except OSError:
+                continue  # said later, by the limit that cannot be set
+        place = f"{place}/{name}"
+
+
+def _make_v1(group: Group, place: Layout, controller: str) -> None:
+    mount = place.v1.get(controller)
+    if mount is None or controller in group.v1:
+        return
+    top = os.path.join(mount, group.path)
+    try:
+        os.makedirs(top, exist_ok=True)
+        if controller == "cpuset":
+            _inherit_cpuset(mount, group.path)
+    except OSError as error:
+        if controller != "devices":  # its absence is said by devices_enforced
+            group.warnings.append(f"no control group for {controller}: {error.strerror}")
+        return
+    group.v1[controller] = top
+
+
+def _inherit_cpuset(mount: str, path: str) -> None:
+    """A version 1 cpuset starts empty and takes no process until it has cpus and memory nodes."""
+    place = mount
+    for name in path.split("/"):
+        below = f"{place}/{name}"
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not _read(f"{below}/{file}").strip():
+                _write(f"{below}/{file}", _read(f"{place}/{file}"))
+        place = below
+
+
+def _enforce_devices(group: Group, place: Layout, rules: tuple[devicefilter.Rule, ...] | None) -> None:
+    if rules is None:
+        group.devices_enforced = True
+        return
+    if group.fd >= 0:
+        try:
+            devicefilter.attach(group.fd, rules)
+        except OSError:
+            pass
+        else:
+            group.devices_enforced = True
+            return
+    _make_v1(group, place, "devices")
+    top = group.v1.get("devices")
+    if top is None:
+        return
+    try:
+        _write(f"{top}/devices.deny", "a")
+        for line in devicefilter.lines(rules):
+            _write(f"{top}/devices.allow", line)
+    except OSError as error:
+        group.warnings.append(f"no device rules: {error.strerror}")
+    else:
+        group.devices_enforced = True
+
+
+def _apply(group: Group, place: Layout, settings: tuple[Setting, ...]) -> None:
+    for controller, file, value in settings:
+        top = group.v1.get(controller) if controller in place.v1 else group.unified
+        name, text = (file, value) if controller in place.v1 else _to_v2(file, value)
+        if not name:
+            continue
+        try:
+            if not top:
+                raise FileNotFoundError(2, "no such controller")
+            _write(f"{top}/{name}", text)
+        except OSError as error:
+            group.warnings.append(f"limit {file} not set: {error.strerror}")
+
+
+_V2_NAMES = {
+    "memory.limit_in_bytes": "memory.max",
+    "memory.soft_limit_in_bytes": "memory.low",
+    "cpuset.cpus": "cpuset.cpus",
+    "cpuset.mems": "cpuset.mems",
+    "pids.max": "pids.max",
+    "v2.memory.swap.max": "memory.swap.max",
+    "v2.cpu.max": "cpu.max",
+}
+
+
+def _to_v2(file: str, value: str) -> tuple[str, str]:
+    """The version 2 file and value of a version 1 setting; ``""`` for what version 2 does not have."""
+    if file == "cpu.shares":
+        shares = min(max(int(value), 2), 262_144)
+        return "cpu.weight", str(1 + (shares - 2) * 9999 // 262_142)
+    if file == "blkio.weight":
+        return "io.weight", f"default {min(max(int(value), 10), 1000) * 10}"
+    return _V2_NAMES.get(file, ""), value
+
+
+def settings(limits: Mapping[str, int | str | bool], *, v1: bool) -> tuple[Setting, ...]:
+    """The writes that put limits in force, in order; ``limits`` holds the fields of ``spec.Limits`` that are
+    set."""
+    rows: list[Setting] = []
+    memory, swap = limits.get("memory_bytes"), limits.get("memory_swap_bytes")
+    if memory is not None:
+        rows.append(("memory", "memory.limit_in_bytes", str(memory)))
+    if swap is not None:
+        if v1:
+            rows.append(("memory", "memory.memsw.limit_in_bytes", str(swap)))
+        else:
+            only_swap = "max" if int(swap) < 0 else str(max(int(swap) - int(memory or 0), 0))
+            rows.append(("memory", "v2.memory.swap.max", only_swap))
+    for field, controller, file in _PLAIN:
+        if field in limits:
+            rows.append((controller, file, str(limits[field])))
+    if limits.get("oom_kill_disable"):
+        rows.append(("memory", "memory.oom_control", "1"))
+    rows += _cpu_settings(limits, v1=v1)
+    if "blkio_weight" in limits:
+        rows.append(("blkio" if v1 else "io", "blkio.weight", str(limits["blkio_weight"])))
+    if "pids" in limits:
+        pids = int(limits["pids"])
+        rows.append(("pids", "pids.max", "max" if pids < 0 else str(pids)))
+    return tuple(rows)
+
+
+_PLAIN = (
+    ("memory_reservation_bytes", "memory", "memory.soft_limit_in_bytes"),
+    ("memory_swappiness", "memory", "memory.swappiness"),
+    ("cpu_shares", "cpu", "cpu.shares"),
+    ("cpuset_cpus", "cpuset", "cpuset.cpus"),
+    ("cpuset_mems", "cpuset", "cpuset.mems"),
+)
+
+
+def _cpu_settings(limits: Mapping[str, int | str | bool], *, v1: bool) -> list[Setting]:
+    quota, period = limits.get("cpu_quota_us"), limits.get("cpu_period_us")
+    if not v1:
+        if quota is None and period is None:
+            return []
+        budget = "max" if quota is None or int(quota) < 0 else str(quota)
+        return [("cpu", "v2.cpu.max", f"{budget} {period or 100_000}")]
+    rows: list[Setting] = []
+    if period is not None:
+        rows.append(("cpu", "cpu.cfs_period_us", str(period)))
+    if quota is not None:
+        rows.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+    return rows
+
+
+def of_process(pid: int) -> Group:
+    """The groups that a running process is in and this one is not, to be joined by another."""
+    place = layout()
+    own = dict(_memberships("self"))
+    unified, v1 = "", {}
+    for controllers, path in _memberships(pid):
+        if not controllers:
+            unified = place.unified + path.rstrip("/") if place.unified and path != "/" else ""
+        elif own.get(controllers) != path:
+            v1.update({name: place.v1[name] + path for name in controllers.split(",") if name in place.v1})
+    group = Group("", unified, v1)
+    if unified:
+        try:
+            group.fd = os.open(unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            group.unified = ""
+    return group
+
+
+def _memberships(pid: int | str) -> list[tuple[str, str]]:
+    rows = []
+    for row in _read(f"/proc/{pid}/cgroup").splitlines():
+        _, controllers, path = row.split(":", 2)
+        rows.append((controllers, path))
+    return rows

@@ -1,0 +1,164 @@
+"""Running without root: the program again, as root of a user namespace.
+
+With ranges in ``/etc/subuid`` and ``/etc/subgid`` and the helpers newuidmap and newgidmap the namespace has
+tens of thousands of ids; otherwise one, the caller's own, which is root inside.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from runtime import idmap
+from runtime.errors import NotPermitted
+
+MARKER = "_PYBUILD_USERNS"
+"""Set in the environment of the program inside: ``range`` or ``single``."""
+
+_CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
+_FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
+_HINT = (
+    "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+    "kernel.apparmor_restrict_unprivileged_userns) or run as root"
+)
+
+
+def needed() -> bool:
+    """Whether containers need a user namespace first."""
+    return os.geteuid() != 0 and MARKER not in os.environ
+
+
+def reexec(argv: list[str], env: dict[str, str] | None = None) -> int:
+    """Run ``argv`` as root of a new user and mount namespace and return its exit status (128 + signal when
+    killed).
+
+    The caller has to be single-threaded. It stays as the parent: it writes the maps, passes signals on and
+    waits; a terminal's own signals reach both. Raises NotPermitted where user namespaces are not allowed.
+    """
+    ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
+    mapped_r, mapped_w = os.pipe2(os.O_CLOEXEC)
+    watched = {getattr(signal, name) for name in (*_FORWARDED, "SIGCHLD")}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    pid = os.fork()
+    if pid == 0:
+        os.close(ready_r)
+        os.close(mapped_w)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _inside(argv, dict(os.environ if env is None else env), ready_w, mapped_r)
+    os.close(ready_w)
+    os.close(mapped_r)
+    try:
+        return _supervise(pid, ready_r, mapped_w, watched)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _supervise(pid: int, ready_r: int, mapped_w: int, watched: set[signal.Signals]) -> int:
+    """The parent's side: maps, then waiting."""
+    answer = os.read(ready_r, 16)
+    os.close(ready_r)
+    if answer != b"ok":
+        os.close(mapped_w)
+        os.waitpid(pid, 0)
+        number = int(answer or b"1")
+        raise NotPermitted(
+            "cannot create a user namespace", context=(f"unshare: {os.strerror(number)}",), hint=_HINT
+        )
+    try:
+        kind = write_maps(pid)
+    except OSError as error:
+        os.close(mapped_w)
+        os.waitpid(pid, 0)
+        context = (f"{error.filename or 'uid_map'}: {error.strerror}",)
+        raise NotPermitted("cannot map ids into a user namespace", context=context, hint=_HINT) from error
+    os.write(mapped_w, kind.encode())
+    os.close(mapped_w)
+    return _wait(pid, watched)
+
+
+def _inside(argv: list[str], env: dict[str, str], ready: int, mapped: int) -> None:
+    """The child: make the namespace, wait for the maps, execute. Never returns."""
+    from runtime.syscalls.linux import KERNEL
+
+    try:
+        KERNEL.unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+    except OSError as error:
+        os.write(ready, str(error.errno).encode())
+        os._exit(125)
+    os.write(ready, b"ok")
+    kind = os.read(mapped, 16).decode()
+    if not kind:
+        os._exit(125)
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        if kind == "range":
+            os.setgroups([])
+        KERNEL.prctl(1, signal.SIGTERM)  # end with the parent, which is all that a supervisor sees
+        os.execvpe(argv[0], argv, {**env, MARKER: kind})  # noqa: S606 - our own command line again
+    except OSError as error:
+        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+        sys.stderr.flush()
+        os._exit(127)
+
+
+def write_maps(pid: int) -> str:
+    """Map ids for the process ``pid``, which has just made a user namespace: ``range`` or ``single``."""
+    uids, gids = granted()
+    ranged = bool(uids and gids) and _helper("newuidmap", pid, idmap.with_ranges(os.geteuid(), uids))
+    if ranged and _helper("newgidmap", pid, idmap.with_ranges(os.getegid(), gids)):
+        return "range"
+    if not ranged:
+        _write(pid, "uid_map", idmap.single(os.geteuid()).text())
+    _write(pid, "setgroups", "deny")
+    _write(pid, "gid_map", idmap.single(os.getegid()).text())
+    return "single"
+
+
+def _write(pid: int, name: str, text: str) -> None:
+    Path(f"/proc/{pid}/{name}").write_text(text, encoding="ascii")
+
+
+def _helper(name: str, pid: int, id_map: idmap.IdMap) -> bool:
+    """Let a set-uid helper write a map; False when it is missing or refuses."""
+    import subprocess
+
+    helper = shutil.which(name)
+    if helper is None:
+        return False
+    done = subprocess.run([helper, str(pid), *id_map.arguments()], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def granted() -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
+    """The ranges of this user: (of user ids, of group ids)."""
+    uid = os.geteuid()
+    name = _login(uid)
+    return (
+        idmap.subordinate(Path("/etc/subuid"), uid, name),
+        idmap.subordinate(Path("/etc/subgid"), uid, name),
+    )
+
+
+def _login(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _wait(pid: int, watched: set[signal.Signals]) -> int:
+    """Pass signals on until the child ends. ``watched`` are blocked, SIGCHLD among them."""
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        info = signal.sigwaitinfo(watched)
+        # What the kernel sends (si_code > 0: the keys of a terminal) went to the child as well.
+        if info.si_signo != signal.SIGCHLD and info.si_code <= 0:
+            os.kill(pid, info.si_signo)

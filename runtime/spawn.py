@@ -1,0 +1,340 @@
+"""Starting a container, or one more process in it, from a process with a single thread.
+
+The launcher and the monitor of a long-lived container both use this. ``spawn`` and ``enter`` return as soon
+as the process exists; what it reports until the command runs is read with ``Process.report``, or waited for
+with ``Process.started``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from runtime import cgroups, init, messages, seccomp
+from runtime.paths import Stub, remove_stubs
+from runtime.syscalls import constants as c
+from runtime.syscalls.linux import KERNEL, clone_process, pidfd_open, pidfd_send_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from typing import Any, TypeAlias
+
+    from runtime.setup import Setup
+    from runtime.spec import ExitStatus
+
+    Wire: TypeAlias = tuple[Any, ...]
+    """``Plan.wire()``: id, flags, operations, args, env, filter_for, netns, pid_path, cgroup_parent, limits,
+    rules, accounting, clean_stubs."""
+
+_INIT_USERNS_INODE = 0xEFFFFFFD
+_userns: bool | None = None
+
+
+def in_user_namespace() -> bool:
+    """Whether this process lives in a user namespace that is not the machine's first."""
+    global _userns
+    if _userns is None:
+        try:
+            _userns = os.stat("/proc/self/ns/user").st_ino != _INIT_USERNS_INODE
+        except OSError:
+            _userns = False
+    return _userns
+
+
+class Process:
+    """A started process that its owner has to reap."""
+
+    __slots__ = (
+        "_failed",
+        "_report",
+        "group",
+        "owns_group",
+        "owns_pids",
+        "pid",
+        "pidfd",
+        "stubs",
+        "terminal",
+        "warnings",
+    )
+
+    def __init__(
+        self, pid: int, pidfd: int, report: _socket.socket, group: cgroups.Group, *, owns_group: bool
+    ) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.group = group
+        self.owns_group = owns_group
+        self.owns_pids = True
+        self.warnings = tuple(group.warnings)
+        self.terminal = -1
+        """The master of its terminal, once started."""
+        self.stubs: list[Stub] = []
+        self._report: _socket.socket | None = report
+        self._failed: messages.Message | None = None
+
+    def report_fd(self) -> int:
+        """What to poll for ``report``; -1 when there is nothing more to come."""
+        return self._report.fileno() if self._report is not None else -1
+
+    def report(self) -> messages.Message | None:
+        """Read one report: None means more is to come, ``("started",)`` that the command runs (or the process
+        has ended), ``("failed", ...)`` that it never will."""
+        assert self._report is not None
+        received = messages.receive(self._report)
+        if received is None:
+            self._report.close()
+            self._report = None
+            return self._failed or ("started",)
+        message, fds = received
+        if message[0] == "stubs":
+            self.stubs += [Stub(fd, *row) for fd, row in zip(fds, message[1], strict=True)]
+        elif message[0] == "terminal":
+            self.terminal = fds[0]
+        else:
+            self._failed = message
+        return None
+
+    def started(self) -> None:
+        """Wait until the command runs; SetupFailed, CommandNotFound, CommandNotExecutable, UserNotFound if it
+        cannot, with the process reaped and everything cleaned up."""
+        while (outcome := self.report()) is None:
+            pass
+        if outcome[0] == "failed":
+            self.reap_raw()
+            raise messages.error_of(outcome)
+
+    def kill(self, signal: int = 9) -> None:
+        """Send a signal; a process that has ended is not an error."""
+        if self.pidfd >= 0:
+            pidfd_send_signal(self.pidfd, signal)
+
+    def reap_raw(self) -> tuple[int | None, int | None, bool]:
+        """Wait for the end: (code, signal, killed for memory). Cleans up mount points and groups."""
+        _, status = os.waitpid(self.pid, 0)
+        killed = os.WIFSIGNALED(status)
+        if self.owns_group and not self.owns_pids:
+            self.group.kill()  # no pid namespace of its own took the rest of the container along
+        oom = (killed or os.WEXITSTATUS(status) == 137) and self.group.oom_kills() > 0
+        self.finish()
+        if killed:
+            return None, os.WTERMSIG(status), oom
+        return os.WEXITSTATUS(status), None, oom
+
+    def wait(self) -> ExitStatus:
+        """Wait for the end of the process."""
+        from runtime.spec import ExitStatus
+
+        return ExitStatus(*self.reap_raw())
+
+    def finish(self) -> None:
+        """Clean up after the process: its mount points, its groups, our descriptors (the terminal stays
+        open)."""
+        while self._report is not None and self.report() is None:
+            pass  # stubs that were announced just before it was killed
+        remove_stubs(self.stubs)
+        self.stubs = []
+        if self.owns_group:
+            self.group.remove()
+        self.group.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def spawn(
+    plan: Wire,
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    netns_fd: int = -1,
+    pdeathsig: bool = True,
+) -> Process:
+    """Start the container of a plan (``plan.container_plan(spec).wire()``).
+
+    The caller keeps its descriptors. ``netns_fd`` is the network namespace to join when the plan names one;
+    it is opened here otherwise. OSError when the process cannot be made at all.
+    """
+    (
+        container,
+        flags,
+        operations,
+        args,
+        env,
+        filter_for,
+        netns,
+        pid_path,
+        parent,
+        limits,
+        rules,
+        accounting,
+        clean_stubs,
+    ) = plan
+    layout = cgroups.layout()
+    settings = cgroups.settings(dict(limits), v1=bool(layout.v1))
+    group = cgroups.create(container, parent, settings, rules, every=accounting)
+    setup = init.new_setup()
+    setup.userns = in_user_namespace()
+    setup.filter_program = _filter_program(filter_for)
+    setup.clean_stubs = clean_stubs
+    setup.nodev_root = not group.devices_enforced and not setup.userns
+    setup.cgroup_unified = bool(group.unified)
+    setup.cgroup_v1 = tuple(group.v1.items())
+    setup.cgroup_mixed = bool(layout.v1)
+    opened = pid_ns = -1
+    try:
+        if pid_path:
+            pid_ns = os.open(pid_path, os.O_RDONLY | os.O_CLOEXEC)
+        if netns and netns_fd < 0:
+            opened = netns_fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        setup.netns_fd = netns_fd
+        return _start(
+            setup,
+            group,
+            flags,
+            (operations, args, env),
+            (stdin, stdout, stderr),
+            pid_ns=pid_ns,
+            pdeathsig=pdeathsig,
+            owns_group=True,
+        )
+    except BaseException:
+        group.remove()
+        raise
+    finally:
+        for fd in (opened, pid_ns):
+            if fd >= 0:
+                os.close(fd)
+
+
+def enter(
+    target_pid: int,
+    plan: Wire,
+    *,
+    stdin: int,
+    stdout: int,
+    stderr: int,
+    pidfd: int = -1,
+    pdeathsig: bool = True,
+) -> Process:
+    """Start one more process in the container of ``target_pid`` (``plan.exec_plan(spec, bounding).wire()``).
+
+    It joins all namespaces and groups of that process. Until it is confined it cannot be traced from inside,
+    and it holds no descriptor but its three and those it needs itself. ``pidfd`` names the same process, if
+    the caller has one. OSError when the process is gone.
+    """
+    _, _, operations, args, env, filter_for, *_ = plan
+    own = -1
+    if pidfd < 0:
+        own = pidfd = pidfd_open(target_pid)
+    group = cgroups.of_process(target_pid)
+    setup = init.new_setup()
+    setup.userns = in_user_namespace()
+    setup.filter_program = _filter_program(filter_for)
+    try:
+        setup.join_fd = pidfd
+        return _start(
+            setup,
+            group,
+            0,
+            (operations, args, env),
+            (stdin, stdout, stderr),
+            pid_ns=pidfd,
+            pdeathsig=pdeathsig,
+            owns_group=False,
+        )
+    finally:
+        group.close()
+        if own >= 0:
+            os.close(own)
+
+
+def _filter_program(filter_for: tuple[str, ...] | None) -> bytes | None:
+    """Made here and not in the child, so that it is made once."""
+    return None if filter_for is None else seccomp.program(os.uname().machine, filter_for)
+
+
+def _start(
+    setup: Setup,
+    group: cgroups.Group,
+    flags: int,
+    command: tuple[Any, ...],
+    stdio: tuple[int, int, int],
+    *,
+    pid_ns: int,
+    pdeathsig: bool,
+    owns_group: bool,
+) -> Process:
+    """Make the process; the child goes on in ``init.main`` and does not return."""
+    ours, theirs = messages.pair()
+    gate = os.pipe2(os.O_CLOEXEC) if group.v1 else None
+    restore = _enter_pid_namespace(pid_ns)
+    try:
+        pid, pidfd = clone_process(flags, group.fd)
+    except OSError as error:
+        for fd in gate or ():
+            os.close(fd)
+        if group.fd < 0 or error.errno not in {1, 13, 16, 19, 38, 95}:
+            raise
+        group.close()  # this kernel cannot start processes in groups; go without
+        group.devices_enforced = False
+        setup.nodev_root = not setup.userns
+        gate = os.pipe2(os.O_CLOEXEC) if group.v1 else None
+        pid, pidfd = clone_process(flags)
+    finally:
+        if restore >= 0:
+            KERNEL.setns(restore, c.CLONE_NEWPID)
+            os.close(restore)
+    if pid == 0:
+        ours.close()
+        _child(setup, theirs, command, stdio, gate, pdeathsig=pdeathsig)
+    theirs.close()
+    if gate is not None:
+        _open_gate(group, gate, pid)
+    process = Process(pid, pidfd, ours, group, owns_group=owns_group)
+    process.owns_pids = bool(flags & c.CLONE_NEWPID)
+    return process
+
+
+def _open_gate(group: cgroups.Group, gate: tuple[int, int], pid: int) -> None:
+    """Put the process into its version 1 groups, then let it go on."""
+    try:
+        group.join(pid)
+    except OSError as error:
+        group.warnings.append(f"cannot join its control groups: {error.strerror}")
+        if "devices" in group.v1:  # it must not run without its device rules
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            raise
+    finally:
+        os.close(gate[0])
+        os.close(gate[1])
+
+
+def _child(
+    setup: Setup,
+    report: _socket.socket,
+    command: tuple[Any, ...],
+    stdio: tuple[int, int, int],
+    gate: tuple[int, int] | None,
+    *,
+    pdeathsig: bool,
+) -> None:
+    if gate is not None:
+        os.close(gate[1])
+        os.read(gate[0], 1)
+    operations, args, env = command
+    init.main(setup, report, operations, args, env, stdio, pdeathsig=pdeathsig)
+
+
+def _enter_pid_namespace(fd: int) -> int:
+    """Make children of this process be born in another pid namespace; returns what undoes it, or -1."""
+    if fd < 0:
+        return -1
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        KERNEL.setns(fd, c.CLONE_NEWPID)
+    except OSError:
+        os.close(own)
+        raise
+    return own

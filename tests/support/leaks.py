@@ -1,0 +1,82 @@
+"""What a test run must not leave behind: mounts, processes, cgroups, network links."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What there is at one moment."""
+
+    links: frozenset[str]
+    cgroups: frozenset[str]
+
+
+def take() -> Snapshot:
+    """Look at the machine."""
+    return Snapshot(frozenset(_links()), frozenset(_cgroups(CGROUPS, 0)))
+
+
+def left(before: Snapshot, base: Path, *, everything: bool) -> list[str]:
+    """What is there now and was not before.
+
+    Mounts and processes are told by ``base``, a directory of this run. Links and cgroups have nothing that says
+    whose they are, so they count only with ``everything``, when nothing else runs on the machine.
+    """
+    found = [f"mount {line}" for line in mounts_below(base)]
+    found += [f"process {line}" for line in _processes(base)]
+    if everything:
+        now = take()
+        found += [f"network link {name}" for name in sorted(now.links - before.links)]
+        ours = sorted(path for path in now.cgroups - before.cgroups if "pybuild" in path)
+        found += [f"cgroup {path}" for path in ours]
+    return found
+
+
+def mounts_below(base: Path) -> list[str]:
+    """Mounts that are at, or made of, something below ``base``."""
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return [line for line in text.splitlines() if str(base) in line]
+
+
+def _processes(base: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes()
+            links = [os.readlink(entry / "cwd"), os.readlink(entry / "root")]
+        except OSError:
+            continue
+        if os.fsencode(base) in command or any(link.startswith(str(base)) for link in links):
+            found.append(
+                f"{entry.name}: {command.replace(bytes(1), b' ').decode(errors='replace').strip()[:200]}"
+            )
+    return found
+
+
+def _links() -> list[str]:
+    try:
+        return [name for name in os.listdir("/sys/class/net") if name != "lo"]
+    except OSError:
+        return []
+
+
+def _cgroups(base: Path, depth: int) -> list[str]:
+    found: list[str] = []
+    try:
+        below = [entry for entry in os.scandir(base) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return found
+    for entry in below:
+        found.append(entry.path)
+        if depth < DEPTH:
+            found += _cgroups(Path(entry.path), depth + 1)
+    return found
