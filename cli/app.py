@@ -11,7 +11,7 @@ from cli.settings import Settings
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from builder.build.run import Machine
+    from builder.build.machine import Machine
     from builder.cache.store import Store
     from builder.registry.hosts import RegistryConfig
     from cli.machine import LazyMachine

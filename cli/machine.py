@@ -8,14 +8,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from builder.build.run import Machine
+from builder.build.machine import Machine
 from builder.solver.env import Executor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.launcher import Launcher
-
     from builder.solver.reporter import Reporter
+    from runtime.launcher import Launcher
     from runtime.spec import Network
 
 

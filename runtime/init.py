@@ -16,7 +16,7 @@ from runtime import capabilities, devices, messages, mounts, paths, rootfs, secc
 from runtime.errors import UserNotFound
 from runtime.setup import Setup
 from runtime.syscalls import constants as c
-from runtime.syscalls.linux import KERNEL, failed
+from runtime.syscalls.linux import KERNEL, failed, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from runtime.syscalls.protocol import Kernel
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_RESTORED_SIGNALS = (13, 25)  # SIGPIPE and SIGXFSZ: the interpreter ignores them, and exec would pass that on
+_RESTORED_SIGNALS = (13, 25, 32, 33)
+"""SIGPIPE, SIGXFSZ: the interpreter ignores them; two more: posix_spawn does. exec would pass that on."""
 
 
 class CannotExecute(Exception):
@@ -286,8 +287,7 @@ def name_of_last(error: BaseException) -> str:
 
 def _restore_process(stdio: tuple[int, int, int]) -> None:
     """Make the process look like a fresh one: descriptors 0 to 2, signals, umask."""
-    for number in _RESTORED_SIGNALS:
-        _signal.signal(number, _signal.SIG_DFL)
+    reset_signals(_RESTORED_SIGNALS)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     # The sources may themselves be 0 to 2, so they are moved out of the way first.
     moved = [os.dup(fd) if fd < 3 else fd for fd in stdio]

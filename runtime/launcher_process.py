@@ -13,7 +13,7 @@ import select
 
 from runtime import capabilities, cgroups, messages, seccomp, spawn
 from runtime.syscalls import constants as c
-from runtime.syscalls.linux import KERNEL
+from runtime.syscalls.linux import KERNEL, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def main() -> None:
     """Entry point: the control socket is descriptor 3."""
     KERNEL.prctl(c.PR_SET_DUMPABLE, 0)
     os.umask(0o022)
+    reset_signals(tuple(number for number in range(1, 65) if number not in {9, 19}))
     seccomp.program(os.uname().machine, capabilities.DEFAULT)
     cgroups.layout()
     gc.collect()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     """``Plan.wire()``: id, flags, operations, args, env, filter_for, netns, pid_path, cgroup_parent, limits,
     rules, accounting, clean_stubs."""
 
+_NOT_INTO_GROUP = frozenset({1, 13, 16, 19, 22, 38, 95})
 _INIT_USERNS_INODE = 0xEFFFFFFD
 _userns: bool | None = None
 
@@ -267,23 +268,14 @@ def _start(
 ) -> Process:
     """Make the process; the child goes on in ``init.main`` and does not return."""
     ours, theirs = messages.pair()
-    gate = os.pipe2(os.O_CLOEXEC) if group.v1 else None
     restore = _enter_pid_namespace(pid_ns)
+    pid = -1
     try:
-        pid, pidfd = clone_process(flags, group.fd)
-    except OSError as error:
-        for fd in gate or ():
-            os.close(fd)
-        if group.fd < 0 or error.errno not in {1, 13, 16, 19, 38, 95}:
-            raise
-        group.close()  # this kernel cannot start processes in groups; go without
-        group.devices_enforced = False
-        setup.nodev_root = not setup.userns
-        gate = os.pipe2(os.O_CLOEXEC) if group.v1 else None
-        pid, pidfd = clone_process(flags)
+        pid, pidfd, gate = _clone(group, flags)
     finally:
-        if restore >= 0:
+        if pid != 0 and restore >= 0:  # the child belongs there
             KERNEL.setns(restore, c.CLONE_NEWPID)
+        if restore >= 0:
             os.close(restore)
     if pid == 0:
         ours.close()
@@ -296,13 +288,28 @@ def _start(
     return process
 
 
+def _clone(group: cgroups.Group, flags: int) -> tuple[int, int, tuple[int, int] | None]:
+    """Make the process in its version 2 group; (pid, pidfd, pipe that it waits on for its other groups)."""
+    gate = os.pipe2(os.O_CLOEXEC) if group.v1 else None
+    try:
+        return *clone_process(flags, group.fd), gate
+    except OSError as error:
+        if group.fd < 0 or error.errno not in _NOT_INTO_GROUP:
+            raise
+    # Before 5.7, or behind an outer seccomp filter: moved into the group like into those of version 1.
+    group.close()
+    group.v1["unified"] = group.unified
+    gate = gate or os.pipe2(os.O_CLOEXEC)
+    return *clone_process(flags), gate
+
+
 def _open_gate(group: cgroups.Group, gate: tuple[int, int], pid: int) -> None:
     """Put the process into its version 1 groups, then let it go on."""
     try:
         group.join(pid)
     except OSError as error:
         group.warnings.append(f"cannot join its control groups: {error.strerror}")
-        if "devices" in group.v1:  # it must not run without its device rules
+        if group.devices_enforced and group.v1:  # it must not run without its device rules
             os.kill(pid, 9)
             os.waitpid(pid, 0)
             raise

@@ -1,4 +1,4 @@
-"""Containers by name and id: rows only. What runs in them is the runtime's, their writable tree a snapshot."""
+"""Containers by name and id: rows only. What runs in them is the runtime's, their tree a snapshot."""
 
 from __future__ import annotations
 

@@ -95,10 +95,13 @@ def _expand(tree: SourceTree, start: str, patterns: list[str]) -> list[str]:
 
 
 def check_required(tree: SourceTree, base: str, required: tuple[str, ...]) -> None:
-    """Every path that must exist below a source does; PathNotFound for the first that does not."""
+    """Every path that must exist below a source does; PathNotFound for the first that does not.
+
+    As in the walk that follows, links on the way are not followed.
+    """
     for path in required:
         plain = clean(path)
-        if tree.lstat(tree.resolve(join(base, plain), follow_final=False)) is None:
+        if plain and tree.lstat(join(base, plain)) is None:
             raise not_found(plain)
 
 
@@ -126,7 +129,7 @@ def below(
             relative = prefix + name
             is_dir = stat.S_ISDIR(st.st_mode)
             chosen = wanted is None or wanted.matches(relative)
-            enter = chosen or (is_dir and wanted is not None and _may_hold(wanted, relative))
+            enter = chosen or (is_dir and wanted is not None and wanted.may_match_below(relative))
             if unwanted is not None and unwanted.matches(relative):
                 chosen = False
                 enter = enter and unwanted.has_exceptions
@@ -139,7 +142,3 @@ def below(
                 break
         else:
             stack.pop()
-
-
-def _may_hold(wanted: PatternList, directory: str) -> bool:
-    return wanted.may_match_below(directory)

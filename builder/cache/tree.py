@@ -103,7 +103,7 @@ def split(path: str) -> tuple[str, str]:
     return parent, name
 
 
-def read_xattrs(target: int | str) -> dict[str, bytes]:
+def read_xattrs(target: int | str, *, raw: bool = False) -> dict[str, bytes]:
     """Extended attributes of an fd, or of a path whose last part is not followed, except overlayfs' own."""
     follow = isinstance(target, int)
     try:
@@ -114,7 +114,7 @@ def read_xattrs(target: int | str) -> dict[str, bytes]:
         raise
     found: dict[str, bytes] = {}
     for name in names:
-        if name.startswith(OVERLAY_XATTRS):
+        if not raw and name.startswith(OVERLAY_XATTRS):
             continue
         try:
             found[name] = os.getxattr(target, name, follow_symlinks=follow)
@@ -134,14 +134,16 @@ class View:
 
     Whiteouts (character device 0/0) and opaque directories hide what lies below and are never listed. Open
     directories are kept, so one that somebody else replaces may be seen as it was. ``close`` releases them;
-    they open again on use, so closing is only a courtesy.
+    they open again on use, so closing is only a courtesy. ``raw`` shows whiteouts and overlayfs' attributes
+    as what they are on disk: for one layer that is looked at for itself.
     """
 
     owner: tuple[int, int] | None = None
 
-    def __init__(self, layers: Sequence[Path], *, userxattr: bool = False) -> None:
+    def __init__(self, layers: Sequence[Path], *, userxattr: bool = False, raw: bool = False) -> None:
         self.layers = tuple(layers)
         self.userxattr = userxattr
+        self._raw = raw
         self._opaque = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
         self._dirs: dict[str, Stack] = {}
         self._fds = 0
@@ -248,7 +250,7 @@ class View:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            return None if is_whiteout(st) else (fd, st)
+            return None if is_whiteout(st) and not self._raw else (fd, st)
         return None
 
     def _locate(self, path: str) -> tuple[int, str, os.stat_result]:
@@ -282,7 +284,8 @@ class View:
         self._tidy()
         stack = self._dir(path)
         if len(stack) == 1:
-            return sort_names([entry for entry in _list(stack[0][1], ()) if not is_whiteout(entry[1])])
+            entries = _list(stack[0][1], ())
+            return sort_names([entry for entry in entries if self._raw or not is_whiteout(entry[1])])
         seen: dict[str, os.stat_result] = {}
         for _, fd in stack:
             seen.update(_list(fd, seen))
@@ -334,9 +337,9 @@ class View:
         """Extended attributes, except overlayfs' own."""
         if not path:
             stack = self._dir("")
-            return read_xattrs(by_fd(stack[0][1], ".")) if stack else {}
+            return read_xattrs(by_fd(stack[0][1], "."), raw=self._raw) if stack else {}
         fd, name, _ = self._locate(path)
-        return read_xattrs(by_fd(fd, name))
+        return read_xattrs(by_fd(fd, name), raw=self._raw)
 
     def resolve(self, path: str, *, follow_final: bool = True) -> str:
         """``path`` with links followed as if this tree were the root directory; a missing rest is kept.

@@ -86,7 +86,10 @@ class Writer(View):
             raise TreeError(f'"/{missing[-1]}": is not a directory', code="not-a-directory")
         missing.reverse()
         for inner in missing:
-            self.mkdir(inner, mode, uid, gid, mtime_ns=mtime_ns)
+            self.mkdir(inner, mode, uid, gid)
+        if mtime_ns is not None:
+            for inner in reversed(missing):
+                self.set_meta(inner, mtime_ns=mtime_ns)
         return tuple(missing)
 
     def write_file(

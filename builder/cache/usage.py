@@ -25,7 +25,7 @@ _MAX_NESTING = 4
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """One thing that is kept. ``shared``: an image has it too, so removing it frees only the unpacked copy."""
+    """One thing kept. ``shared``: an image has it too, so removing it frees the unpacked copy only."""
 
     id: str
     kind: Literal["snapshot", "blob", "cachemount"]

@@ -10,17 +10,22 @@ from builder.containers.types import BadOption
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]{0,253}\Z")
 
 _MOODS = (
-    "amber brisk calm clever cosy daring deft eager fair fleet fond gentle glad golden hardy humble jolly keen kind "
-    "level light lively lucid mellow merry mild neat nimble noble patient plain polite proud quick quiet ready rosy "
-    "sharp shy silver snug sober solid spry steady still sunny swift tidy true vivid warm wary wise witty zesty"
-).split()
+    "amber", "brisk", "calm", "clever", "cosy", "daring", "deft", "eager", "fair", "fleet", "fond",
+    "gentle", "glad", "golden", "hardy", "humble", "jolly", "keen", "kind", "level", "light", "lively",
+    "lucid", "mellow", "merry", "mild", "neat", "nimble", "noble", "patient", "plain", "polite", "proud",
+    "quick", "quiet", "ready", "rosy", "sharp", "shy", "silver", "snug", "sober", "solid", "spry", "steady",
+    "still", "sunny", "swift", "tidy", "true", "vivid", "warm", "wary", "wise", "witty", "zesty",
+)  # fmt: skip
 _THINGS = (
-    "adze anvil arch auger awl axle barge beam bellows bench bobbin bolt brace brick bridge burin caliper chisel clamp "
-    "cog crane derrick dowel easel ferry file flange forge gable gantry gear gimlet girder hammer hinge hoist jig joist "
-    "keel kiln ladder lathe lever loom mallet mast mortar needle oar peg pier pivot plane plumb pulley quay rafter ratchet "
-    "rivet rudder saw scaffold screw shovel sluice spanner spindle spoke tenon thimble timber tongs trestle trowel truss "
-    "turbine valve vise wedge wheel winch windlass wrench"
-).split()
+    "adze", "anvil", "arch", "auger", "awl", "axle", "barge", "beam", "bellows", "bench", "bobbin", "bolt",
+    "brace", "brick", "bridge", "burin", "caliper", "chisel", "clamp", "cog", "crane", "derrick", "dowel",
+    "easel", "ferry", "file", "flange", "forge", "gable", "gantry", "gear", "gimlet", "girder", "hammer",
+    "hinge", "hoist", "jig", "joist", "keel", "kiln", "ladder", "lathe", "lever", "loom", "mallet", "mast",
+    "mortar", "needle", "oar", "peg", "pier", "pivot", "plane", "plumb", "pulley", "quay", "rafter",
+    "ratchet", "rivet", "rudder", "saw", "scaffold", "screw", "shovel", "sluice", "spanner", "spindle",
+    "spoke", "tenon", "thimble", "timber", "tongs", "trestle", "trowel", "truss", "turbine", "valve",
+    "vise", "wedge", "wheel", "winch", "windlass", "wrench",
+)  # fmt: skip
 
 
 def new_id() -> str:

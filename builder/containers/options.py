@@ -1,7 +1,8 @@
-"""The texts of docker's options as values: ``-v``, ``-p``, ``--device``, ``--ulimit``, ``--memory`` and their kin.
+"""The texts of docker's options as values: ``-v``, ``-p``, ``--device``, ``--ulimit``, ``--memory`` and
+their kin.
 
-Pure, apart from ``env_file`` and ``label_file`` which read a file, and ``volume``, which makes a relative source
-absolute. Everything raises BadOption with the text that is wrong.
+Pure, apart from ``env_file`` and ``label_file`` which read a file, and ``volume``, which makes a relative
+source absolute. Everything raises BadOption with the text that is wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +22,24 @@ _PROPAGATION = frozenset({"private", "rprivate", "slave", "rslave", "shared", "r
 _MAX_PORT = 65535
 _MAX_PORTS = 65536
 _RLIMITS = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+    [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ]
 )
 
 
@@ -67,7 +85,9 @@ def _target(path: str, text: str) -> str:
     found = os.path.normpath("/" + path) if path.startswith("/") else ""
     found = "/" + found.lstrip("/")
     if found == "/":
-        raise BadOption(f"invalid volume specification {text!r}: the destination must be an absolute path, not /")
+        raise BadOption(
+            f"invalid volume specification {text!r}: the destination must be an absolute path, not /"
+        )
     return found
 
 
@@ -103,7 +123,12 @@ def mount(text: str, *, cwd: Path | None = None) -> VolumeRequest:
         fields.pop("bind-recursive", None)
         path = os.path.normpath(os.path.join(cwd or Path.cwd(), source))
         found = VolumeRequest(
-            target=target, source=path, kind="bind", readonly=readonly, propagation=propagation, create_source=False
+            target=target,
+            source=path,
+            kind="bind",
+            readonly=readonly,
+            propagation=propagation,
+            create_source=False,
         )
     elif kind == "tmpfs":
         found = VolumeRequest(
@@ -170,9 +195,7 @@ def ports(text: str) -> tuple[PortRequest, ...]:
     if ip:
         _checked_ip(ip, text)
     return tuple(
-        PortRequest(
-            container_port=port, protocol=kind, host_ip=ip, host_port=outer[index] if outer else 0
-        )
+        PortRequest(container_port=port, protocol=kind, host_ip=ip, host_port=outer[index] if outer else 0)
         for index, port in enumerate(inner)
     )
 
@@ -279,7 +302,9 @@ def signal_number(text: str) -> int:
 
 
 def env_file(path: Path, environment: dict[str, str]) -> tuple[str, ...]:
-    """The entries of an env file: ``NAME=value`` lines, ``NAME`` taken from ``environment``, ``#`` comments."""
+    """The entries of an env file: ``NAME=value`` lines, ``NAME`` taken from ``environment``, ``#``
+    comments.
+    """
     found: list[str] = []
     for line in _lines(path):
         name, sign, value = line.partition("=")

@@ -15,6 +15,10 @@ from runtime.state import State
 
 Pairs = tuple[tuple[str, str], ...]
 
+_NO_RESTART = RestartPolicy()
+_JSON_LOG = LogOptions()
+_NO_LIMITS = Limits()
+
 
 class Conflict(PybuildError):
     """What is asked for does not fit the state that a container, or another one, is in."""
@@ -31,7 +35,9 @@ class BadOption(PybuildError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRequest:
-    """One ``-v``, ``--mount`` or VOLUME: ``source`` is an absolute path, a volume name, or empty for a new one."""
+    """One ``-v``, ``--mount`` or VOLUME: ``source`` is an absolute path, a volume name, or empty for a new
+    one.
+    """
 
     target: str
     source: str = ""
@@ -67,9 +73,9 @@ class DeviceRequest:
 class CreateRequest:
     """Everything ``create`` and ``run`` can be told (RUN-01 to RUN-47).
 
-    ``entrypoint`` None keeps the image's; empty removes it. ``env`` are ``NAME=value`` or ``NAME`` (removes the
-    image's). ``on_exit`` is the command that settles the end of a container whose starter has left; empty = the
-    default one.
+    ``entrypoint`` None keeps the image's; empty removes it. ``env`` are ``NAME=value`` or ``NAME`` (removes
+    the image's). ``on_exit`` is the command that settles the end of a container whose starter has left;
+    empty = the default one.
     """
 
     image: str
@@ -89,10 +95,10 @@ class CreateRequest:
     attach_stdout: bool = True
     attach_stderr: bool = True
     auto_remove: bool = False
-    restart: RestartPolicy = RestartPolicy()
+    restart: RestartPolicy = _NO_RESTART
     stop_signal: str = ""
     stop_timeout_s: int | None = None
-    log: LogOptions = LogOptions()
+    log: LogOptions = _JSON_LOG
     volumes: tuple[VolumeRequest, ...] = ()
     volumes_from: tuple[str, ...] = ()
     tmpfs: tuple[VolumeRequest, ...] = ()
@@ -116,7 +122,7 @@ class CreateRequest:
     readonly_root: bool = False
     shm_size: int = 64 << 20
     ulimits: tuple[Rlimit, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = _NO_LIMITS
     cgroup_parent: str = ""
     oom_score_adj: int | None = None
     on_exit: tuple[str, ...] = ()
@@ -170,7 +176,8 @@ class Container:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What was decided at creation: ``Config``, ``HostConfig``, ``Mounts`` and the rest of ``inspect``."""
+        """What was decided at creation: ``Config``, ``HostConfig``, ``Mounts`` and the rest of ``inspect``.
+        """
         return self.row.data
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
-from builder.oci.config import ImageConfig
+from builder.oci.config import DEFAULT_PATH, ImageConfig
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform, host_platform
 
@@ -55,12 +55,20 @@ def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     ).config
     return replace(
         made,
+        env=_without_default_path(config, made.env, lines),
         platform=config.platform,
         on_build=(*config.on_build, *made.on_build),
         history=config.history,
         diff_ids=config.diff_ids,
         created=config.created,
     )
+
+
+def _without_default_path(config: ImageConfig, env: tuple[str, ...], lines: Sequence[str]) -> tuple[str, ...]:
+    """A build gives every image a PATH; a change gives none that it does not name."""
+    if any(entry.startswith("PATH=") for entry in config.env) or any("PATH" in line for line in lines):
+        return env
+    return tuple(entry for entry in env if entry != f"PATH={DEFAULT_PATH}")
 
 
 def _checked(line: str) -> str:

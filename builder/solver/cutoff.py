@@ -77,7 +77,11 @@ def _selection_digest(node: Node, position: int, snapshot: str, store: Store) ->
     from builder.cache.contenthash import ContentHasher
 
     try:
-        digest = str(ContentHasher(View(store.snapshots.layers(snapshot))).select(copies).digest)
+        digest = str(
+            ContentHasher(View(store.snapshots.layers(snapshot), userxattr=store.snapshots.userxattr))
+            .select(copies)
+            .digest
+        )
     except PathNotFound:
         return f"missing in {snapshot}"
     store.put_doc("content", memo, digest.encode())
@@ -96,7 +100,7 @@ def tree_digest(store: Store, snapshot: str) -> str:
                 known = Digest.of(f"chain {info.chain_id}".encode())
             else:
                 own, _ = store.snapshots.diff_dir(info.id)
-                entries = ContentHasher(View((own,), raw=True)).tree()
+                entries = ContentHasher(View((own,), raw=True, userxattr=store.snapshots.userxattr)).tree()
                 known = Digest.of(f"{digest} {entries}".encode())
             store.snapshots.set_content_digest(info.id, known)
         digest = str(known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from builder.cache.types import CacheRecord
 from builder.errors import Cancelled, PybuildError, SolveError
@@ -16,7 +17,7 @@ from builder.solver.cutoff import equal_record
 from builder.solver.env import SolveEnv
 from builder.solver.ops import run_step
 from builder.solver.planning import Node, Nodes, attribute, record_parts
-from builder.solver.types import Result
+from builder.solver.types import Cancel, Result
 
 _CANCEL = ""
 
@@ -27,7 +28,9 @@ class Driver:
     def __init__(
         self, env: SolveEnv, nodes: Nodes, results: dict[Digest, Result], layered: dict[Digest, Vertex]
     ) -> None:
-        self._env = env
+        self._asked = env.cancel
+        self._stop = Cancel()
+        self._env = replace(env, cancel=self._stop)
         self._nodes = nodes
         self._results = results
         self._layered = layered
@@ -48,7 +51,8 @@ class Driver:
         scheduler = sched.Scheduler(
             tasks, {"exec": self._env.max_parallelism}, keep_going=self._env.keep_going
         )
-        forget = self._env.cancel.on_set(lambda: self._queue.put((_CANCEL, None)))
+        self._stop.on_set(lambda: self._queue.put((_CANCEL, None)))
+        forget = self._asked.on_set(self._stop.set)
         failure: BaseException | None = None
         try:
             start = scheduler.start()
@@ -68,7 +72,7 @@ class Driver:
                 failure = _worse(failure, error)
                 start = scheduler.handle(sched.Failed(name))
                 if not self._env.keep_going:
-                    self._env.cancel.set()
+                    self._stop.set()
         finally:
             forget()
         if failure is not None:

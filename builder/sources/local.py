@@ -96,6 +96,15 @@ class LocalContext(ContextTree):
             self._documents.put_doc("ctxblock", key, block + value)
         return value
 
+    def unchanged(self, selector: str, prefixes: Sequence[str], *, wildcard: bool = False) -> bytes | None:
+        """What ``remembered`` would give without computing anything; None when it would have to."""
+        known = None
+        if self._documents is not None:
+            known = self._documents.doc("ctxblock", self._key(self._ignore_key, selector))
+        if known is None or known[:32] != self._block(tuple(prefixes), wildcard=wildcard)[0]:
+            return None
+        return known[32:]
+
     def remember(self) -> None:
         """Write the file digests of this build to the state directory."""
         with self._lock:

@@ -24,7 +24,7 @@ _FAILURE_LINES = 10
 class _Block:
     """An entry's place in the output: its number, what is not printed yet, and which statuses were."""
 
-    __slots__ = ("ended", "entry", "lines", "number", "shown", "touched_ns")
+    __slots__ = ("ended", "entry", "fresh", "lines", "number", "shown", "touched_ns")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -34,6 +34,8 @@ class _Block:
         self.touched_ns: int | None = None
         """When it began to wait for the display; None = it has nothing to say."""
         self.shown: dict[str, StatusEvent] = {}
+        self.fresh: dict[str, int] = {}
+        """Where in ``lines`` a status stands that nobody has seen yet: its next state takes that place."""
 
     @property
     def waiting(self) -> bool:
@@ -108,10 +110,15 @@ class PlainRenderer:
 
     def _take_status(self, block: _Block, event: StatusEvent) -> None:
         last = block.shown.get(event.id)
-        if last is not None and not _worth_repeating(last, event):
+        place = block.fresh.get(event.id)
+        if place is not None:
+            block.lines[place] = status_line(event)
+        elif last is None or _worth_repeating(last, event):
+            block.fresh[event.id] = len(block.lines)
+            block.lines.append(status_line(event))
+        else:
             return
         block.shown[event.id] = event
-        block.lines.append(status_line(event))
 
     def _print_current(self, now_ns: int) -> None:
         current = self._current
@@ -143,6 +150,7 @@ class PlainRenderer:
             self._held_since_ns = now_ns
         self._out += [f"#{block.number} {line}" for line in block.lines]
         block.lines.clear()
+        block.fresh.clear()
         block.touched_ns = None
         self._printed_ns = now_ns
         self._current = None if block.ended else block

@@ -92,7 +92,7 @@ class Progress:
                 self._broken = True
 
 
-def make_progress(mode: str, settings: Settings, stream: TextIO) -> Progress:
+def make_progress(mode: str, settings: Settings, stream: TextIO, *, title: str = "Building") -> Progress:
     """The progress display for ``--progress=mode``; raises UsageError on an unknown mode."""
     if mode not in MODES:
         raise UsageError(f"invalid progress mode {mode}", hint=f"known are {', '.join(MODES)}")
@@ -112,6 +112,7 @@ def make_progress(mode: str, settings: Settings, stream: TextIO) -> Progress:
             colors=palette(settings.progress_colors) if settings.color else {},
             log_lines=settings.tty_log_lines,
             truncate=not settings.no_truncate,
+            title=title,
         )
         return Progress(renderer, period_s=settings.tty_display_ms / 1000)
     if mode == "quiet":

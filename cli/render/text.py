@@ -86,3 +86,10 @@ def ellipsis(text: str, width: int) -> str:
 def short_id(text: str) -> str:
     """The first 12 hex digits of an id or digest (CLI-09)."""
     return text.rpartition(":")[2][:12]
+
+
+def local_time(ns: int) -> str:
+    """A wall-clock time here, as docker lists it: ``2024-05-01 10:00:00 +0200 CEST``."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(ns // 1_000_000_000)) if ns > 0 else "N/A"

@@ -30,6 +30,7 @@ _NUMBERS = {
     "unshare": (272, 97),
     "sethostname": (170, 161),
     "prctl": (157, 167),
+    "rt_sigaction": (13, 134),
     "capget": (125, 90),
     "capset": (126, 91),
     "seccomp": (317, 277),
@@ -245,6 +246,13 @@ def pidfd_send_signal(pidfd: int, signal: int) -> None:
         _call("pidfd_send_signal", "", ctypes.c_int(pidfd), ctypes.c_int(signal), None, ctypes.c_uint(0))
     except ProcessLookupError:
         pass
+
+
+def reset_signals(numbers: tuple[int, ...]) -> None:
+    """Default action for signals, those included that the C library keeps for itself."""
+    action = bytes(32)
+    for number in numbers:
+        _call("rt_sigaction", str(number), _number(number), ctypes.c_char_p(action), None, _number(8))
 
 
 def bpf(command: int, attr: bytes) -> int:

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_cancel_stops_the_running_step_and_leaves_nothing(store, launcher):
     with env_for(store, launcher, cancel=cancel) as env, pytest.raises(Cancelled):
         solve(definition(head, BASE), env)
     assert [info.kind for info in store.snapshots.list()] == ["committed"]
-    assert str(store.root) not in open("/proc/self/mountinfo").read()
+    assert str(store.root) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_secrets_reach_the_step_and_nothing_else(store, launcher):
@@ -135,7 +136,9 @@ def test_host_network_needs_an_entitlement_ent_02(store, launcher):
 
 def test_a_cache_mount_keeps_its_content_and_is_not_in_the_layer(store, launcher):
     mount = Mount(dest="/cache", type="cache", id="c")
-    first, second = (run(f"echo {n} >> /cache/log; cat /cache/log > /seen", BASE, mounts=(mount,)) for n in "ab")
+    first, second = (
+        run(f"echo {n} >> /cache/log; cat /cache/log > /seen", BASE, mounts=(mount,)) for n in "ab"
+    )
     with env_for(store, launcher) as env:
         solve(definition(first, BASE), env)
         solved = solve(definition(second, BASE), env)

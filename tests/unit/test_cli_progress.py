@@ -135,7 +135,10 @@ def test_plain_ended_steps_interrupt_the_shown_one() -> None:
 
 def test_plain_a_waiting_step_gets_the_display_after_its_share() -> None:
     batches: list[tuple[float, list[Event]]] = [(0, [start("a"), start("b")])]
-    batches += [(second, [log("a", "a\n", second), log("b", "b\n", second)]) for second in (n / 2 for n in range(1, 25))]
+    batches += [
+        (second, [log("a", "a\n", second), log("b", "b\n", second)])
+        for second in (n / 2 for n in range(1, 25))
+    ]
     lines = plain(*batches).splitlines()
     assert lines[:6] == ["#1 a", "#1 0.500 a", "#1 1.000 a", "#1 1.500 a", "#1 2.000 a", "#1 2.500 a"]
     assert lines[lines.index("#2 b") - 2] == "#1 ..."
@@ -174,18 +177,32 @@ def test_plain_outcomes() -> None:
 
 
 def test_plain_statuses_repeat_only_when_they_moved() -> None:
-    events: list[Event] = [start("a")]
-    events += [
-        status("a", "sha256:ab", 0, n / 100, current=n * 10_000, total=1_000_000) for n in range(1, 12)
-    ]
-    events.append(status("a", "sha256:ab", 0, 0.5, done=True, current=1_000_000, total=1_000_000))
-    assert plain((1, events)).splitlines() == [
+    batches: list[tuple[float, list[Event]]] = [(0, [start("a")])]
+    for n in range(1, 12):
+        batches.append((n, [status("a", "sha256:ab", 0, n / 100, current=n * 10_000, total=1_000_000)]))
+    batches.append((13, [status("a", "sha256:ab", 0, 0.5, done=True, current=1_000_000, total=1_000_000)]))
+    assert plain(*batches).splitlines() == [
         "#1 a",
         "#1 sha256:ab 10.00kB / 1.00MB",
         "#1 sha256:ab 60.00kB / 1.00MB 0.1s",
         "#1 sha256:ab 110.00kB / 1.00MB 0.1s",
         "#1 sha256:ab 1.00MB / 1.00MB 0.5s done",
     ]
+
+
+def test_plain_a_status_that_nobody_saw_is_replaced() -> None:
+    text = plain(
+        (
+            1,
+            [
+                start("a"),
+                status("a", "load", 0, 0.1),
+                log("a", "x\n"),
+                status("a", "load", 0, 0.2, done=True),
+            ],
+        )
+    )
+    assert text.splitlines() == ["#1 a", "#1 load 0.2s done", "#1 0.000 x"]
 
 
 def test_plain_warnings_and_repeated_runs() -> None:

@@ -1,0 +1,229 @@
+"""Content digests: what is selected from a tree, without times, inodes or places (rows CHK-01…CHK-10).
+
+A file's digest covers mode, owner, size, type, link text, device, extended attributes and content; a
+directory's covers its own mode and owner and the names and digests of what is in it. What a copy would not
+use does not count: a directory whose content is copied counts without its own mode and owner (CHK-05).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from builder.cache.selection import (
+    Found,
+    Source,
+    below,
+    check_required,
+    excludes_source,
+    find_sources,
+)
+from builder.cache.tree import SourceTree, clean, read_xattrs
+from builder.llb.ops import Copy
+
+_CHUNK = 1024 * 1024
+_TYPES = {
+    stat.S_IFREG: "0",
+    stat.S_IFSOCK: "0",
+    stat.S_IFLNK: "2",
+    stat.S_IFCHR: "3",
+    stat.S_IFBLK: "4",
+    stat.S_IFDIR: "5",
+    stat.S_IFIFO: "6",
+}
+_EMPTY = hashlib.sha256().digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The digest of a selection, and (path, hex digest) of its entries, directories by their header."""
+
+    digest: str
+    entries: tuple[tuple[str, str], ...]
+
+
+class ContentHasher:
+    """Hashes selections of one tree.
+
+    File digests are taken from ``lookup`` and given to ``keep`` (path, 32 bytes); a tree that has
+    ``file_digest`` and ``put_file_digest`` methods, as local contexts do, is asked itself. Whoever keeps
+    digests answers only for files that have not changed since (CHK-10).
+    """
+
+    def __init__(
+        self,
+        tree: SourceTree,
+        *,
+        lookup: Callable[[str], bytes | None] | None = None,
+        keep: Callable[[str, bytes], Any] | None = None,
+    ) -> None:
+        self._tree = tree
+        self._owner = tree.owner
+        self._lookup = lookup or getattr(tree, "file_digest", None)
+        self._keep = keep or getattr(tree, "put_file_digest", None)
+        self._entries: list[tuple[str, str]] = []
+
+    def select(self, copies: Sequence[Copy]) -> Selection:
+        """The digest of what copy actions read. PathNotFound for what must be there and is not."""
+        self._entries = []
+        digests = [self._copy(copy) for copy in copies]
+        digest = digests[0] if len(digests) == 1 else hashlib.sha256(b"\0".join(digests)).digest()
+        return Selection(f"sha256:{digest.hex()}", tuple(self._entries))
+
+    def tree(self) -> str:
+        """The digest of the whole tree, the root's own mode and owner included."""
+        st = self._tree.lstat("")
+        assert st is not None, "a tree has a root"
+        return f"sha256:{self._directory('', st, own=True).hex()}"
+
+    def file(self, path: str) -> str:
+        """The digest of one entry: a file with its content, a directory by its header alone."""
+        st = self._tree.lstat(path)
+        if st is None:
+            raise FileNotFoundError(path)
+        return f"sha256:{self._entry(path, st).hex()}"
+
+    # --- selections
+
+    def _copy(self, copy: Copy) -> bytes:
+        sources = find_sources(
+            self._tree, copy.src, wildcards=copy.allow_wildcard, follow=copy.follow_symlink
+        )
+        single = len(sources) == 1 and sources[0].name == clean(copy.src)
+        if single and not copy.include_patterns and not copy.exclude_patterns:
+            return self._source(sources[0], copy)
+        result = hashlib.sha256()
+        for source in sources:
+            if excludes_source(source, copy.exclude_patterns):
+                continue
+            name = "" if source.is_dir and copy.dir_contents else source.name.rpartition("/")[2]
+            result.update(b"\0" + _encode(name) + b"\0" + self._filtered(source, copy))
+        return result.digest()
+
+    def _source(self, source: Source, copy: Copy) -> bytes:
+        if source.is_dir:
+            return self._directory(source.path, source.stat, own=not copy.dir_contents)
+        digest = self._entry(source.path, source.stat)
+        self._entries.append((source.path, digest.hex()))
+        return digest
+
+    def _filtered(self, source: Source, copy: Copy) -> bytes:
+        include, exclude = copy.include_patterns, copy.exclude_patterns
+        if not source.is_dir or not (include or exclude):
+            return self._source(source, copy)
+        check_required(self._tree, source.path, copy.required_paths)
+        result = hashlib.sha256()
+        if not copy.dir_contents:
+            result.update(self._entry(source.path, source.stat))
+        for found in with_parents(below(self._tree, source.path, include, exclude)):
+            digest = self._entry(found.path, found.stat)
+            self._entries.append((found.path, digest.hex()))
+            result.update(b"\0" + _encode(found.relative) + b"\0" + digest)
+        return result.digest()
+
+    # --- entries
+
+    def _directory(self, top: str, st: os.stat_result, *, own: bool) -> bytes:
+        """A directory with all below it."""
+        tree, entries = self._tree, self._entries
+        result = self._started(top, st) if own else hashlib.sha256()
+        stack = [(top + "/" if top else "", iter(tree.scandir(top)), result, "")]
+        while True:
+            prefix, children, result, name = stack[-1]
+            for child, child_st in children:
+                path = prefix + child
+                if child_st.st_mode & 0o170000 == stat.S_IFDIR:
+                    inner = self._started(path, child_st)
+                    stack.append((path + "/", iter(tree.scandir(path)), inner, child))
+                    break
+                digest = self._entry(path, child_st)
+                entries.append((path, digest.hex()))
+                result.update(b"\0" + _encode(child) + digest)
+            else:
+                stack.pop()
+                if not stack:
+                    return result.digest()
+                stack[-1][2].update(b"\0" + _encode(name) + result.digest())
+
+    def _started(self, path: str, st: os.stat_result) -> Any:
+        """The hash of a directory, its own header taken in."""
+        header = self._entry(path, st)
+        self._entries.append((path, header.hex()))
+        return hashlib.sha256(b"\0" + header)
+
+    def _entry(self, path: str, st: os.stat_result) -> bytes:
+        """A file with its content; anything else by its header (CHK-01, CHK-03)."""
+        if st.st_mode & 0o170000 == stat.S_IFREG:
+            return self._file(path, st)
+        link, size = "", 0
+        if stat.S_ISLNK(st.st_mode):
+            link = self._tree.readlink(path)
+        return hashlib.sha256(self._header(st, size, link) + _counted(self._tree.xattrs(path))).digest()
+
+    def _file(self, path: str, st: os.stat_result) -> bytes:
+        if self._lookup is not None:
+            known = self._lookup(path)
+            if known is not None:
+                return known
+        fd = self._tree.open(path)
+        try:
+            head = self._header(st, st.st_size, "") + _counted(read_xattrs(fd))
+            data = os.read(fd, _CHUNK) if st.st_size else b""
+            result = hashlib.sha256(head + data if len(data) < 8192 else head)
+            if len(data) >= 8192:
+                result.update(data)
+            while len(data) == _CHUNK:
+                data = os.read(fd, _CHUNK)
+                result.update(data)
+        finally:
+            os.close(fd)
+        digest = result.digest()
+        if self._keep is not None:
+            self._keep(path, digest)
+        return digest
+
+    def _header(self, st: os.stat_result, size: int, link: str) -> bytes:
+        uid, gid = self._owner or (st.st_uid, st.st_gid)
+        kind = stat.S_IFMT(st.st_mode)
+        mode = 0o777 if kind == stat.S_IFLNK else stat.S_IMODE(st.st_mode)
+        major = minor = 0
+        if kind in {stat.S_IFCHR, stat.S_IFBLK}:
+            major, minor = os.major(st.st_rdev), os.minor(st.st_rdev)
+        text = (
+            f"namemode{mode}uid{uid}gid{gid}size{size}typeflag{_TYPES[kind]}linkname{link}"
+            f"unamegnamedevmajor{major}devminor{minor}"
+        )
+        return text.encode("utf-8", "surrogateescape")
+
+
+def with_parents(entries: Iterator[Found]) -> Iterator[Found]:
+    """Chosen entries, and before the first one in it every directory that was not chosen itself."""
+    waiting: list[Found] = []
+    for found in entries:
+        while waiting and not found.relative.startswith(waiting[-1].relative + "/"):
+            waiting.pop()
+        if found.chosen:
+            yield from waiting
+            waiting.clear()
+            yield found
+        else:
+            waiting.append(found)
+
+
+def _counted(xattrs: dict[str, bytes]) -> bytes:
+    """The extended attributes that count (CHK-02)."""
+    if not xattrs:
+        return b""
+    return b"".join(
+        _encode(key) + value
+        for key, value in sorted(xattrs.items())
+        if key == "security.capability" or not key.startswith(("security.", "system."))
+    )
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
