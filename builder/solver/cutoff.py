@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from builder.cache.types import CacheRecord
 from builder.cache.store import Store
 from builder.cache.tree import View
+from builder.cache.types import CacheRecord
 from builder.errors import PathNotFound
 from builder.llb.ops import FileOp
 from builder.oci.canonical import canonical_json

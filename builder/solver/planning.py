@@ -99,7 +99,9 @@ def _key(node: Node, nodes: Nodes, env: SolveEnv) -> None:
     if isinstance(vertex.op, SourceOp):
         node.local = env.sources.tree(vertex.op) is not None
         node.tainted = vertex.meta.ignore_cache
-        if not node.local:
+        if node.local:
+            node.reporter.start()
+        else:
             node.key = env.sources.key(vertex.op, vertex.platform, node.reporter)
         return
     node.op, node.parts = keys.op_digest(vertex.op, vertex.platform)

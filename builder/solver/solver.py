@@ -8,8 +8,19 @@ from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import MergeOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
-from builder.solver.planning import Nodes, needed, plan, primary_input
+from builder.solver.planning import Node, Nodes, needed, plan, primary_input
 from builder.solver.types import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolvedStep:
+    """One vertex of a solve: how it is shown, and the key of its record ('' for a source)."""
+
+    digest: str
+    name: str
+    inputs: tuple[str, ...]
+    key: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +30,7 @@ class Solved:
     snapshot: str | None
     cached_steps: int
     total_steps: int
+    steps: tuple[SolvedStep, ...] = ()
 
 
 def solve(definition: Definition, env: SolveEnv) -> Solved:
@@ -43,15 +55,13 @@ def solve(definition: Definition, env: SolveEnv) -> Solved:
         from builder.solver.driver import Driver
 
         Driver(env, nodes, results, layered).run(to_do)
-    for node in to_do:
-        if node.local:
-            node.reporter.done()
     head = definition.head
     steps = [node for node in nodes.values() if not isinstance(node.vertex.op, SourceOp)]
     return Solved(
         snapshot=None if head is None else results[head.digest].outputs[head.index],
         cached_steps=sum(1 for node in steps if node.record is not None),
         total_steps=len(steps),
+        steps=tuple(_step(node) for node in nodes.values()),
     )
 
 
@@ -75,20 +85,31 @@ def chain(definition: Definition, nodes: Nodes) -> dict[Digest, Vertex]:
     return found
 
 
+def _step(node: Node) -> SolvedStep:
+    vertex = node.vertex
+    is_source = isinstance(vertex.op, SourceOp)
+    return SolvedStep(
+        digest=str(vertex.digest),
+        name=vertex.name,
+        inputs=tuple(str(edge.digest) for edge in vertex.inputs),
+        key="" if is_source else node.key,
+        source=vertex.op.identifier if isinstance(vertex.op, SourceOp) else "",
+    )
+
+
 def _report_cached(definition: Definition, nodes: Nodes, wanted: set[Digest]) -> None:
-    """Show every step whose result is there, and every source that only feeds such steps, as cached."""
+    """Show every step whose result is there, and every source that only feeds such steps, as cached.
+
+    Local sources are read in place: they are done once their content is known.
+    """
     for vertex in definition.vertices:
         node = nodes[vertex.digest]
         if node.record is not None:
             node.reporter.cached()
-        elif isinstance(vertex.op, SourceOp) and (node.local or vertex.digest not in wanted):
-            if node.local:
-                node.reporter.start()
-            if vertex.digest not in wanted:
-                if node.local:
-                    node.reporter.done()
-                else:
-                    node.reporter.cached()
+        elif node.local:
+            node.reporter.done()
+        elif isinstance(vertex.op, SourceOp) and vertex.digest not in wanted:
+            node.reporter.cached()
 
 
 def _tell_snapshots(layered: dict[Digest, Vertex], results: dict[Digest, Result], env: SolveEnv) -> None:

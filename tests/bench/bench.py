@@ -136,7 +136,7 @@ def run(bench: Bench) -> Row:
     peer = bench.peer
     actions: dict[str, Action | None] = {
         "pybuild": lambda: void(bench.ours.run("run", "--rm", "--network=none", "busybox", "true")),
-        "podman": (lambda: void(peer.podman_run("docker.io/library/busybox", "true"))) if peer else None,
+        "podman": (lambda: void(peer.podman_run("busybox", "true"))) if peer else None,
     }
     best(actions, 1)
     return Row("run --rm --network=none busybox true", best(actions, 5), 0.4)

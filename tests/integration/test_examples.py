@@ -86,12 +86,13 @@ def test_podman_loads_and_runs(built: BuildOnce, example: Example, tmp_path: Pat
     one = built(example)
     peer = Peer(tmp_path / "peer")
     try:
-        peer.load(one.docker)
-        stored = peer.inspect(f"docker.io/{example.tag}")
+        name = peer.load(one.docker)
+        assert name.endswith(example.tag)
+        stored = peer.inspect(name)
         assert "sha256:" + stored["Id"].removeprefix("sha256:") == one.id
         if example.prints:
             override = ["--entrypoint", example.entrypoint] if example.entrypoint else []
-            done = peer.podman_run(*override, f"docker.io/{example.tag}", *example.args)
+            done = peer.podman_run(*override, name, *example.args)
             assert done.stdout.decode() == example.prints
     finally:
         peer.close()

@@ -92,9 +92,10 @@ class Peer:
         flags = ["--format=docker", "--pull-never", "--network=host", "--layers", "--tag", tag]
         return self.buildah("bud", *flags, *words, str(context), check=check)
 
-    def load(self, archive: Path) -> None:
-        """Load a docker archive."""
-        self.podman("load", "--input", str(archive))
+    def load(self, archive: Path) -> str:
+        """Load a docker archive; gives the name that the image got."""
+        said = self.podman("load", "--input", str(archive)).stdout.decode()
+        return said.strip().splitlines()[-1].partition(": ")[2]
 
     def inspect(self, image: str) -> dict[str, Any]:
         """The image's config as stored."""

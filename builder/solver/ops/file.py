@@ -28,7 +28,8 @@ def run_file(vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: S
             edge = vertex.inputs[position]
             parent = results[edge.digest].outputs[edge.index]
         active = env.store.snapshots.prepare(parent, description=vertex.name)
-        new = stack.enter_context(Writer(active.upper, active.lowers, userxattr=active.userxattr))
+        new = Writer(active.upper, active.lowers, userxattr=active.userxattr)
+        stack.enter_context(new)
         made[id(new)] = active
         return new
 

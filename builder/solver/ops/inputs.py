@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.cache import keys
-from builder.cache.types import CacheRecord
 from builder.cache.tree import View
 from builder.cache.treewriter import Writer
+from builder.cache.types import CacheRecord
 from builder.llb.definition import Vertex
 from builder.llb.ops import Copy, FileAction, FileOp, SourceOp
 from builder.solver.env import SolveEnv
