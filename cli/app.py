@@ -75,6 +75,11 @@ class App:
         sys.stdout.flush()
         sys.stderr.write(f"{text}\n")
 
+    def flush(self) -> None:
+        """Send out what was said, before somebody else writes to the same place."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+
     def write(self, data: bytes) -> None:
         """Bytes of result on stdout."""
         sys.stdout.flush()

@@ -74,7 +74,7 @@ def _meta(tx: sqlite3.Connection, key: str) -> str:
 def _drop_unsettled(tx: sqlite3.Connection, boot: str, seen: str) -> None:
     from builder.cache.trash import forget_record, trash_snapshots
 
-    seen_boot, _, seen_text = seen.partition(" ")
+    seen_boot, _, seen_text = seen.rpartition(" ")
     limit = int(seen_text or 0) - _settle_ns()
     rows = tx.execute(
         "SELECT id FROM snapshots WHERE kind='committed' AND boot NOT IN ('', ?)"

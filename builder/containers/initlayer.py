@@ -11,6 +11,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable
+from contextlib import closing
 
 from builder.cache.holds import Hold
 from builder.cache.store import Store
@@ -40,7 +41,7 @@ def prepare(store: Store, hold: Hold, image_snapshot: str | None, mount_points: 
         image_snapshot, description="container mount points", record_type="internal"
     )
     try:
-        with Writer(active.upper, active.lowers, userxattr=active.userxattr) as writer:
+        with closing(Writer(active.upper, active.lowers, userxattr=active.userxattr)) as writer:
             _fill(writer, wanted)
         info = store.snapshots.commit(active, description="container mount points", record_type="internal")
     except BaseException:

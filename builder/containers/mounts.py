@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def fill(store: Store, name: str, path: Path, tree: View, target: str) -> None:
     status = tree.lstat(where)
     if status is None or not stat.S_ISDIR(status.st_mode):
         return
-    with store.lock(f"volume {name}"), Writer(path) as sink:
+    with store.lock(f"volume {name}"), closing(Writer(path)) as sink:
         if sink.scandir(""):
             return
         copy(tree, sink, Plan(where, "", True, merge=True), Ownership(archive=True))

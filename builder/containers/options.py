@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 from typing import Literal, cast
 
-from builder.containers.types import BadOption, DeviceRequest, PortRequest, VolumeRequest
+from builder.containers.types import BadOption, DeviceRequest, PortRequest, Propagation, VolumeRequest
 from runtime.spec import Rlimit
 from runtime.specfile import RestartPolicy
 
@@ -95,11 +95,12 @@ def _is_modes(text: str) -> bool:
     return all(word in _MODES or word in _PROPAGATION for word in text.split(","))
 
 
-def _modes(text: str, whole: str) -> tuple[bool, bool, str]:
-    readonly, copy, propagation = False, True, "rprivate"
+def _modes(text: str, whole: str) -> tuple[bool, bool, Propagation]:
+    readonly, copy = False, True
+    propagation: Propagation = "rprivate"
     for word in text.split(",") if text else ():
         if word in _PROPAGATION:
-            propagation = word
+            propagation = cast("Propagation", word)
         elif word not in _MODES:
             raise BadOption(f"invalid volume specification {whole!r}: unknown mode {word!r}")
         readonly = readonly or word == "ro"
@@ -120,6 +121,8 @@ def mount(text: str, *, cwd: Path | None = None) -> VolumeRequest:
     readonly = fields.pop("readonly", "false").lower() in ("", "1", "true")
     if kind == "bind":
         propagation = fields.pop("bind-propagation", "rprivate")
+        if propagation not in _PROPAGATION:
+            raise BadOption(f"invalid propagation {propagation!r} in {text!r}")
         fields.pop("bind-recursive", None)
         path = os.path.normpath(os.path.join(cwd or Path.cwd(), source))
         found = VolumeRequest(
@@ -127,7 +130,7 @@ def mount(text: str, *, cwd: Path | None = None) -> VolumeRequest:
             source=path,
             kind="bind",
             readonly=readonly,
-            propagation=propagation,
+            propagation=cast("Propagation", propagation),
             create_source=False,
         )
     elif kind == "tmpfs":

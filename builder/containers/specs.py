@@ -16,7 +16,7 @@ from typing import Any
 
 from builder.cache.store import Store
 from builder.containers import options as parse
-from builder.containers.types import BadOption, Conflict, CreateRequest
+from builder.containers.types import BadOption, Conflict, CreateRequest, Propagation
 from builder.oci.config import DEFAULT_PATH
 from runtime import capabilities, hosts, specfile, state
 from runtime.errors import NoSuchContainer
@@ -183,7 +183,7 @@ def _mounts(data: dict[str, Any], directory: Path, request: CreateRequest) -> tu
                 )
             )
         else:
-            propagation = entry["Propagation"] or "rprivate"
+            propagation: Propagation = entry["Propagation"] or "rprivate"
             found.append(
                 BindMount(target=target, source=entry["Source"], readonly=readonly, propagation=propagation)
             )

@@ -14,6 +14,7 @@ from runtime.specfile import LogOptions, RestartPolicy
 from runtime.state import State
 
 Pairs = tuple[tuple[str, str], ...]
+Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"]
 
 _NO_RESTART = RestartPolicy()
 _JSON_LOG = LogOptions()
@@ -44,7 +45,7 @@ class VolumeRequest:
     kind: Literal["bind", "volume", "tmpfs"] = "volume"
     readonly: bool = False
     copy: bool = True
-    propagation: str = "rprivate"
+    propagation: Propagation = "rprivate"
     tmpfs_size: int = 0
     tmpfs_mode: int = 0o1777
     create_source: bool = True

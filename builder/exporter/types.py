@@ -70,7 +70,7 @@ class OutputSpec:
         attrs: list[tuple[str, str]] = []
         for item in fields:
             key, equals, value = item.partition("=")
-            if not equals:
+            if not equals and key.strip().lower() not in _BOOLEANS:
                 raise UsageError(f"invalid value {item!r} in output {text!r}", hint="want key=value")
             attrs.append((key.strip().lower() if not key.startswith("annotation") else key, value))
         return cls.from_attrs(attrs)

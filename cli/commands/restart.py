@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from cli.app import App
-from cli.flags import Args, Command, number, text
+from cli.flags import Args, Command, number
 from cli.targets import each
 
-FLAGS = (
-    number("time", "t", "Seconds to wait before killing", default=-1, aliases=("timeout",)),
-    text("signal", "s", "Signal to send first"),
-)
+FLAGS = (number("time", "t", "Seconds to wait before killing", default=-1, aliases=("timeout",)),)
 
 
 def run(app: App, args: Args) -> int:
     """Stop and start containers, one after the other."""
-    from builder.containers import restart
+    from builder.containers.lifecycle import restart
 
     def act(ref: str) -> None:
         restart(app.store, ref, timeout_s=_timeout(args))

@@ -14,10 +14,10 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Stop running containers, one after the other."""
-    from builder.containers import stop
+    from builder.containers.lifecycle import stop
 
     def act(ref: str) -> None:
-        stop(app.store, ref, timeout_s=_timeout(args))
+        stop(app.store, ref, timeout_s=_timeout(args), signal=args.text("signal"))
 
     return each(app, args.words, act, "stop", "containers")
 

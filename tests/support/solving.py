@@ -25,7 +25,7 @@ SH = ("/bin/sh", "-c")
 def busybox_tree(root):
     """A root directory with busybox' applets."""
     (root / "bin").mkdir(parents=True)
-    for name in ("etc", "tmp", "root"):
+    for name in ("dev", "etc", "proc", "root", "sys", "tmp"):
         (root / name).mkdir()
     (root / "tmp").chmod(0o1777)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")

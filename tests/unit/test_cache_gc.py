@@ -50,7 +50,15 @@ def test_pruning_everything_leaves_an_empty_store(store: Store) -> None:
     assert {row.kind for row in report.rows} == {"snapshot", "blob", "cachemount"}
     assert ids(store) == set()
     assert list(store.blobs.iter()) == []
-    for table in ("records", "record_parts", "record_outputs", "docs", "trash", "cache_mounts", "snapshot_layers"):
+    for table in (
+        "records",
+        "record_parts",
+        "record_outputs",
+        "docs",
+        "trash",
+        "cache_mounts",
+        "snapshot_layers",
+    ):
         assert store.db.all(f"SELECT * FROM {table}") == [], table
     for name in ("tmp", "snapshots", "content/blobs/sha256", "cachemounts"):
         left = [item for item in os.listdir(store.root / name) if not item.startswith("own-")]

@@ -31,7 +31,14 @@ def test_a_tagged_image_is_found_by_name_id_and_prefix(store: Store) -> None:
     made = make_image(store.blobs, b"layer")
     assert store.images.tag("app:1", made.descriptor) is None
     hexpart = made.config.digest.hex
-    for text in ("app:1", "docker.io/library/app:1", str(made.config.digest), hexpart, hexpart[:1], hexpart[:12]):
+    for text in (
+        "app:1",
+        "docker.io/library/app:1",
+        str(made.config.digest),
+        hexpart,
+        hexpart[:1],
+        hexpart[:12],
+    ):
         found = store.images.resolve(text)
         assert found is not None, text
         assert found.id == made.config.digest

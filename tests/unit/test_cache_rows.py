@@ -176,7 +176,10 @@ def test_build_history(tmp_path: Path) -> None:
         store.builds.add("b1", {"name": "first"})
         store.builds.finish("b1", "completed", {"name": "first", "steps": 3})
         store.builds.add("b2", {})
-        assert [(row.id, row.status) for row in store.builds.list()] == [("b2", "running"), ("b1", "completed")]
+        assert [(row.id, row.status) for row in store.builds.list()] == [
+            ("b2", "running"),
+            ("b1", "completed"),
+        ]
         found = store.builds.get("b1")
         assert found is not None
         assert found.data["steps"] == 3

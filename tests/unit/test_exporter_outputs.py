@@ -51,7 +51,7 @@ def run(store: Store, found: BuiltImage | list[BuiltImage], text: str, **options
 
 def members(data: bytes) -> dict[str, tarfile.TarInfo]:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {member.name: member for member in tar}
+        return {member.name: member for member in tar.getmembers()}
 
 
 def test_image_output_names_and_answers(store: Store, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_output_forms() -> None:
     [
         ("dest=x", "type is required"),
         ("type=floppy", "unsupported output type"),
-        ("type=oci,x", "key=value"),
+        ("type=oci,x", "invalid value 'x'"),
         ("type=image,push=maybe", "non-bool value specified for push"),
         ("type=image,compression=lzma", "compression type"),
         (

@@ -60,14 +60,24 @@ class Plan:
         for target in targets:
             self._stage(target)
         while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self._resolve_images(waiting)
-            for stage in waiting:
+            found = self._closure()
+            self._resolve_images(found)
+            for stage in found:
                 self._triggers(stage)
-                self._sources(stage)
+                self._sources(stage, stage.triggers)
         self._check_cycles()
         self._check_order()
         self.order.sort(key=lambda stage: (not stage.auto, stage.stage.number))
+
+    def _closure(self) -> list[StageState]:
+        """All that the waiting stages name in their own instructions, so that images resolve together."""
+        found: list[StageState] = []
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for stage in waiting:
+                self._sources(stage, stage.stage.instructions)
+            found += waiting
+        return found
 
     def _stage(self, stage: Stage) -> StageState:
         """The state of ``stage``, with its base; both are then waiting for their images."""
@@ -206,11 +216,11 @@ class Plan:
     def _trigger(self, text: str, span: Span) -> Instruction:
         return parse_instruction(text, "\\", span.filename, span.start, span.end)
 
-    def _sources(self, stage: StageState) -> None:
+    def _sources(self, stage: StageState, instructions: tuple[Instruction, ...]) -> None:
         """Stages and images that COPY --from and RUN --mount name."""
         if stage.replaced is not None:
             return
-        for instruction in stage.instructions:
+        for instruction in instructions:
             match instruction:
                 case Copy() if instruction.from_:
                     self._source(stage, instruction.from_, instruction, copy=True)

@@ -1,0 +1,38 @@
+"""A container in the foreground: its streams coupled to ours until it ends or the user detaches."""
+
+from __future__ import annotations
+
+import os
+
+from cli.app import App
+from runtime.attach import Session, couple, parse_detach_keys
+
+
+def window_size() -> tuple[int, int] | None:
+    """Rows and columns of the terminal that a container would use; None without one."""
+    for fd in (0, 1):
+        try:
+            size = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if size.lines and size.columns:
+            return size.lines, size.columns
+    return None
+
+
+def stay(
+    app: App, session: Session, *, stdin: bool, tty: bool, sig_proxy: bool, detach_keys: str = ""
+) -> int | None:
+    """Pass everything on; the exit status of the process, None when the user detached."""
+    keys = {"detach_keys": parse_detach_keys(detach_keys)} if detach_keys else {}
+    app.flush()
+    ended = couple(
+        session,
+        stdin=0 if stdin else None,
+        stdout=1,
+        stderr=2,
+        tty=tty,
+        sig_proxy=sig_proxy and not tty,
+        **keys,
+    )
+    return ended.code
