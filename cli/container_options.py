@@ -90,7 +90,7 @@ def request_from(app: App, args: Args, *, detach: bool) -> CreateRequest:
 
 
 def environment(app: App, args: Args) -> tuple[str, ...]:
-    """``--env-file`` entries, then ``-e``; a bare NAME takes its value from here, if there is one (RUN-14)."""
+    """``--env-file`` entries, then ``-e``; a bare NAME takes its value from here, if any (RUN-14)."""
     found: list[str] = []
     for path in args.many("env-file"):
         found += options.env_file(Path(path), dict(app.settings.all_env()))

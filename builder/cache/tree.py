@@ -114,7 +114,7 @@ def read_xattrs(target: int | str, *, raw: bool = False) -> dict[str, bytes]:
         raise
     found: dict[str, bytes] = {}
     for name in names:
-        if not raw and name.startswith(OVERLAY_XATTRS):
+        if name.startswith(OVERLAY_XATTRS) and not (raw and name.endswith(".opaque")):
             continue
         try:
             found[name] = os.getxattr(target, name, follow_symlinks=follow)

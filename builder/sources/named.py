@@ -39,6 +39,8 @@ def parse_named(name: str, value: str) -> NamedSource:
     """Read one ``NAME[::PLATFORM]=SOURCE`` pair. Raises UsageError, InvalidValue, SourceUnavailable."""
     bare, _, platform = name.partition("::")
     key = normal_name(bare)
+    if not key or len(key) > 1024:
+        raise UsageError(f"invalid name of a build context: {name[:100]!r}", hint="want NAME=SOURCE")
     if platform:
         platform = str(Platform.parse(platform))
     if key in _RESERVED:
@@ -72,8 +74,6 @@ def normal_name(name: str) -> str:
     try:
         return Reference.parse(name).familiar.removesuffix(":latest")
     except InvalidValue:
-        if not name or len(name) > 1024:
-            raise UsageError(f"invalid name of a build context: {name[:100]!r}") from None
         return name
 
 

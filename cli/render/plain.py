@@ -19,6 +19,8 @@ _HOLD_MOST_NS = 10_000_000_000
 _QUIET_NS = 1_000_000_000
 _BACKLOG_LINES = 5000
 _FAILURE_LINES = 10
+TASK = "task "
+"""How the keys of things begin that are no build steps."""
 
 
 class _Block:
@@ -72,7 +74,7 @@ class PlainRenderer:
             if block.waiting:
                 self._print_block(block, now_ns)
         for block in self._blocks.values():
-            if block.entry.error and not block.entry.cancelled:
+            if wants_tail(block.entry):
                 self._out += failure_tail(block.entry, _FAILURE_LINES)
         self._flush()
 
@@ -197,6 +199,11 @@ def status_line(event: StatusEvent) -> str:
         if seconds > 0.01:
             text += f" {seconds:.1f}s"
     return f"{text} done" if event.completed_ns is not None else text
+
+
+def wants_tail(entry: Entry) -> bool:
+    """Whether the output of a step is shown again at the end; a task that said nothing has told its error."""
+    return bool(entry.error) and not entry.cancelled and bool(entry.log or not entry.key.startswith(TASK))
 
 
 def failure_tail(entry: Entry, count: int) -> list[str]:

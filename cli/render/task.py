@@ -7,6 +7,7 @@ import time
 
 from builder.errors import Cancelled
 from builder.solver.progress import VertexEvent
+from cli.render.plain import TASK
 from cli.render.progress import Progress, make_progress
 from cli.settings import Settings
 
@@ -19,7 +20,7 @@ class Task:
     """Progress with a single step; use with ``with``. ``vertex`` is what its statuses belong to."""
 
     def __init__(self, settings: Settings, name: str, *, quiet: bool = False) -> None:
-        self.vertex = f"task {name}"
+        self.vertex = f"{TASK}{name}"
         self._name = name
         self.on_event: Progress = make_progress(
             "quiet" if quiet else "auto", settings, sys.stderr, title="Working"

@@ -13,7 +13,7 @@ from typing import NamedTuple, TextIO
 
 from builder.solver.progress import Event, LogEvent, StatusEvent, VertexEvent, WarningEvent
 from cli.render.board import Board, Entry
-from cli.render.plain import failure_tail, status_line
+from cli.render.plain import failure_tail, status_line, wants_tail
 from cli.render.text import printable
 from cli.render.width import cut, display_width
 
@@ -109,7 +109,7 @@ class TtyRenderer:
         self._draw([self._render(row, width) for row in rows], [self._columns(row) for row in rows], width)
         tail: list[str] = []
         for entry in self._board.entries.values():
-            if entry.error and not entry.cancelled:
+            if wants_tail(entry):
                 tail += failure_tail(entry, len(entry.log))
         text = "".join(f"{line}\n" for line in tail)
         self._stream.write(text + _SHOW_CURSOR)

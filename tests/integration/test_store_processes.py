@@ -95,7 +95,7 @@ def in_child(action: Callable[[], None]) -> int:
     if pid == 0:
         try:
             action()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (a forked child must not return into the test run)
             traceback.print_exc()
             os._exit(1)
         os._exit(0)

@@ -113,7 +113,7 @@ def test_directory_form_is_added_to(store: Store, tmp_path: Path) -> None:
     ]
     for entry in index["manifests"]:
         assert (dest / "blobs/sha256" / entry["digest"].removeprefix("sha256:")).exists()
-    assert not [path for path in dest.rglob(".*")]
+    assert list(dest.rglob(".*")) == []
 
 
 def test_failed_archive_leaves_the_old_file(store: Store, tmp_path: Path) -> None:

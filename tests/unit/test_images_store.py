@@ -404,6 +404,25 @@ def test_layers_are_unpacked_once_in_order(store: Store, tmp_path: Path) -> None
     )
 
 
+def test_many_unpack_at_once_and_each_layer_is_applied_once(store: Store, tmp_path: Path) -> None:
+    import threading
+
+    image = make_image(store, tmp_path, layers=({"a": b"1"}, {"b": b"2"}, {"c": b"3"}))
+    found: list[str | None] = []
+    with store.hold() as hold:
+        threads = [
+            threading.Thread(target=lambda: found.append(images.unpack(store, image.manifest, hold)))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 4
+    assert len(set(found)) == 1
+    assert len(store.snapshots.list()) == 3
+
+
 def test_image_without_layers_is_no_snapshot(store: Store, tmp_path: Path) -> None:
     image = make_image(store, tmp_path, layers=())
     with store.hold() as hold:
