@@ -13,7 +13,7 @@ POLICIES = ("always", "missing", "never")
 
 def ensure_image(app: App, args: Args) -> None:
     """Bring ``args.words[0]`` into the store as ``--pull`` says. Raises NoSuchImage and RegistryError."""
-    from builder.containers.types import BadOption
+    from builder.containers import BadOption
 
     name, policy = args.words[0], args.text("pull")
     if policy not in POLICIES:

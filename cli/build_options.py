@@ -102,6 +102,8 @@ def _checked(secret: Secret) -> Secret:
 
 def ssh_agents(args: Args, settings: Settings) -> tuple[SshAgent, ...]:
     """``default`` or ``NAME[=SOCKET]`` (CLI-04)."""
+    if not args.many("ssh"):
+        return ()
     from builder.solver.types import SshAgent
 
     found: dict[str, SshAgent] = {}
@@ -181,6 +183,8 @@ def _limit(text: str) -> int:
 
 def ulimits(args: Args) -> tuple[Ulimit, ...]:
     """``--ulimit`` values of a build."""
+    if not args.many("ulimit"):
+        return ()
     from builder.llb.ops import Ulimit
 
     found = [ulimit(text) for text in args.many("ulimit")]

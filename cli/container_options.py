@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.containers import options
-from builder.containers.types import BadOption, CreateRequest
+from builder.containers import BadOption, CreateRequest, options
 from builder.errors import UsageError
 from cli.app import App, is_terminal
 from cli.flags import Args

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from builder.containers import Session, couple, parse_detach_keys
 from cli.app import App
-from runtime.attach import Session, couple, parse_detach_keys
 
 
 def window_size() -> tuple[int, int] | None:

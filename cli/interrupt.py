@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from builder.solver.types import Cancel
+from builder.solver.cancel import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

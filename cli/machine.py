@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from builder.build.machine import Machine
-from builder.solver.env import Executor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builder.solver.env import Executor
     from builder.solver.reporter import Reporter
     from runtime.launcher import Launcher
     from runtime.spec import Network

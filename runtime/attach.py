@@ -7,7 +7,6 @@ passed on, the detach keys leave without stopping anything.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -106,7 +105,7 @@ class Session:
 
     def request(self, kind: bytes, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a request and wait for its OK; its FAIL is raised as the error it was in the monitor."""
-        self.send(kind, json.dumps(body or {}).encode())
+        self.send(kind, wire.pack(body or {}))
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -116,12 +115,12 @@ class Session:
             kind, payload = self.receive()
             if kind == wire.OK:
                 self._ready[:0] = early
-                return dict(json.loads(payload))
+                return dict(wire.unpack(payload))
             if kind == wire.FAIL:
-                raise error_from(json.loads(payload))
+                raise error_from(wire.unpack(payload))
             if kind == wire.NETWORK:
                 self._ready[:0] = early
-                return {"network": json.loads(payload)}
+                return {"network": wire.unpack(payload)}
             early.append((kind, payload))
 
     def receive(self) -> tuple[bytes, bytes]:
@@ -181,7 +180,7 @@ def to_event(kind: bytes, payload: bytes) -> Event | None:
     if kind == wire.STDERR:
         return Event("stderr", payload)
     if kind == wire.EXIT:
-        return Event("exit", code=int(json.loads(payload)["code"]))
+        return Event("exit", code=int(wire.unpack(payload)["code"]))
     return None
 
 
@@ -358,7 +357,7 @@ class _Coupling:
             if number == signal.SIGWINCH:
                 self._pass_size()
             elif number not in _NOT_FORWARDED:
-                self._queue(wire.SIGNAL, json.dumps({"signal": number, "force": True}).encode())
+                self._queue(wire.SIGNAL, wire.pack({"signal": number, "force": True}))
 
 
 class DetachKeys:

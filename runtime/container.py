@@ -7,8 +7,6 @@ known here.
 
 from __future__ import annotations
 
-import json
-import marshal
 import os
 import socket
 import sys
@@ -146,6 +144,7 @@ def start(
     from runtime.plan import container_plan
 
     spec, options = specfile.read(directory)
+    before = state.read(directory)
     try:
         plan = container_plan(spec).wire()
     except ValueError as error:
@@ -153,10 +152,10 @@ def start(
     monitor = monitor or MonitorProcess.launch()
     session = Session(monitor.take())
     try:
-        session.send(wire.PLAN, marshal.dumps(plan))
+        session.send(wire.PLAN, wire.pack(plan))
         request = {
             "directory": str(directory),
-            "options": options.to_request(spec),
+            "options": {**options.to_request(spec), "before": (before.started_at, before.finished_at)},
             "attach": attach.to_request() if attach is not None else None,
         }
         answer = session.request(wire.START, request)
@@ -184,7 +183,7 @@ def _connect(session: Session, question: dict[str, Any], connect: Connect | None
         network = connect(netns, owner)
     finally:
         os.close(netns)
-    session.send(wire.NETWORK, json.dumps(state.network_json(network)).encode())
+    session.send(wire.NETWORK, wire.pack(state.network_json(network)))
 
 
 def attach(directory: Path, streams: Streams) -> Session:
@@ -215,7 +214,7 @@ def execute(
     session = _session(directory)
     try:
         plan = exec_plan(spec, capabilities.mask(container.capabilities)).wire()
-        session.send(wire.PLAN, marshal.dumps(plan))
+        session.send(wire.PLAN, wire.pack(plan))
         request = {
             "id": exec_id,
             "tty": spec.terminal,
@@ -246,7 +245,7 @@ def stop(directory: Path, *, timeout_s: float = 10, signal: int | None = None) -
     """
     try:
         with _session(directory) as session:
-            session.send(wire.STOP, json.dumps({"timeout_s": timeout_s, "signal": signal}).encode())
+            session.send(wire.STOP, wire.pack({"timeout_s": timeout_s, "signal": signal}))
             return _await_exit(session)
     except (NotRunning, MonitorGone):
         return None
@@ -268,7 +267,7 @@ def wait(directory: Path) -> int:
     """The exit status, once the container has stopped for good (LIF-WAIT)."""
     try:
         with _session(directory) as session:
-            session.send(wire.WAIT, b"{}")
+            session.send(wire.WAIT, wire.pack({}))
             return _await_exit(session)
     except (NotRunning, MonitorGone):
         return state.observe(directory).exit_code
@@ -280,9 +279,9 @@ def _await_exit(session: Session) -> int:
     while True:
         kind, payload = session.receive()
         if kind == wire.EXIT:
-            return int(json.loads(payload)["code"])
+            return int(wire.unpack(payload)["code"])
         if kind == wire.FAIL:
-            raise error_from(json.loads(payload))
+            raise error_from(wire.unpack(payload))
 
 
 def removed(session: Session) -> None:

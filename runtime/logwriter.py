@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
+
+from runtime.statefile import to_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class LogWriter:
 
     def _append(self, stream: str, pieces: list[bytes]) -> None:
         tail = f',"stream":"{stream}","time":"{self._now()}"}}\n'
-        lines = ['{"log":' + json.dumps(piece.decode("utf-8", "surrogateescape")) + tail for piece in pieces]
+        lines = ['{"log":' + to_json(piece.decode("utf-8", "surrogateescape")) + tail for piece in pieces]
         data = "".join(lines).encode("ascii")
         try:
             self._size += os.write(self._fd, data)

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import _socket
 import fcntl
-import json
 import os
 import time
 
-from runtime import statefile, wire
+from runtime import spawn, statefile, wire
 from runtime.errors import ContainerError, PybuildError
 from runtime.eventloop import READ, Loop, Timer
 from runtime.logwriter import LogWriter
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar
 
     from runtime.proxy import Binding
-    from runtime.spawn import Process
 
 CONTROL_FD = 3
 
@@ -73,7 +71,7 @@ class Monitor:
         self._options: dict[str, Any] = {}
         self._plan: tuple[Any, ...] = ()
         self._main: Job | None = None
-        self._child: Process | None = None
+        self._child: spawn.Process | None = None
         self._listener: _socket.socket | None = None
         self._netns = -1
         self._bindings: list[Binding] = []
@@ -129,14 +127,14 @@ class Monitor:
     def _request(self, client: Client, kind: bytes, payload: bytes) -> None:
         """One request; failures become a FAIL frame."""
         try:
-            request = json.loads(payload) if payload[:1] == b"{" else {}
+            request = wire.unpack(payload) if payload else {}
             handler = self._handlers.get(kind)
             if handler is None:
                 raise ContainerError(f"the monitor does not know the request {kind!r}")
             handler(self, client, request)
         except PybuildError as error:
             _fail(client, error)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, EOFError) as error:
             _fail(client, ContainerError(f"malformed request to the monitor: {error!r}"))
 
     # -- starting
@@ -164,10 +162,7 @@ class Monitor:
             os.close(fd)
             raise AlreadyRunning("the container is already running") from None
         self._lock = fd  # held until this process ends
-        with open(os.path.join(self._directory, statefile.STATE_FILE), "rb") as file:
-            before = json.load(file)
-        self._state["started_at"] = before["started_at"]
-        self._state["finished_at"] = before["finished_at"]
+        self._state["started_at"], self._state["finished_at"] = self._options["before"]
         self._state["monitor"] = statefile.process_entry(os.getpid())
         self._listen()
 
@@ -218,16 +213,14 @@ class Monitor:
         """Have the starter, who may import more than we do, connect the namespace; blocks for its answer."""
         _, start, boot = self._state["monitor"]
         question = {"pid": os.getpid(), "fd": self._netns, "start": start, "boot": boot}
-        kind, payload = client.ask(wire.NETWORK, json.dumps(question).encode())
+        kind, payload = client.ask(wire.NETWORK, wire.pack(question))
         if kind != wire.NETWORK:
             raise ContainerError("the network of the container could not be set up", code="network-failed")
-        answer: dict[str, Any] = json.loads(payload)
+        answer: dict[str, Any] = wire.unpack(payload)
         return answer
 
     def _run_once(self, client: Client | None, attach: dict[str, Any] | None) -> None:
         """Start the process; ``client`` is attached before a byte of output is read."""
-        from runtime import spawn
-
         options = self._options
         job = Job(self._loop, tty=options["tty"], stdin=options["stdin"], stdin_once=options["stdin_once"])
         try:
@@ -256,7 +249,7 @@ class Monitor:
         if client is not None:
             if attach is not None:
                 _attach(client, job, attach)
-            client.send(wire.OK, json.dumps({"pid": child.pid, "warnings": list(child.warnings)}).encode())
+            client.send(wire.OK, wire.pack({"pid": child.pid, "warnings": list(child.warnings)}))
         job.started(child.pid, child.terminal)
         if client is not None and attach is not None and attach.get("size"):
             job.resize(*attach["size"])
@@ -290,7 +283,7 @@ class Monitor:
 
     # -- children
 
-    def _watch(self, child: Process, job: Job) -> None:
+    def _watch(self, child: spawn.Process, job: Job) -> None:
         job.child = child
         self._jobs[child.pid] = job
         self._loop.watch(child.pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
@@ -425,11 +418,9 @@ class Monitor:
     def _attach_request(self, client: Client, request: dict[str, Any]) -> None:
         job = self._running()
         _attach(client, job, request)
-        client.send(wire.OK, b"{}")
+        client.send(wire.OK, wire.pack({}))
 
     def _exec(self, client: Client, request: dict[str, Any]) -> None:
-        from runtime import spawn
-
         self._running()
         self._not_paused("exec")
         assert self._child is not None
@@ -454,7 +445,7 @@ class Monitor:
         exec_id = request["id"]
         self._execs[exec_id] = job
         job.on_finished = lambda code: self._exec_finished(exec_id, job, code)
-        client.send(wire.OK, json.dumps({"id": exec_id, "pid": child.pid}).encode())
+        client.send(wire.OK, wire.pack({"id": exec_id, "pid": child.pid}))
         if not request.get("detach"):
             _attach(client, job, {"stdin": request["stdin"], "stdout": True, "stderr": True})
         job.started(child.pid, child.terminal)
@@ -479,7 +470,7 @@ class Monitor:
         if self._restart_timer is not None:
             if final:
                 self._cancel_restart()
-            client.send(wire.OK, b"{}")
+            client.send(wire.OK, wire.pack({}))
             return
         job = self._running()
         if not request.get("force"):
@@ -490,7 +481,7 @@ class Monitor:
         self._child.kill(number)
         if self._state["status"] == "paused" and number == _SIGKILL:
             self._freeze(frozen=False)  # a frozen process does not die on every kernel
-        client.send(wire.OK, json.dumps({"pid": job.pid}).encode())
+        client.send(wire.OK, wire.pack({"pid": job.pid}))
 
     def _stop(self, client: Client, request: dict[str, Any]) -> None:
         """STOP: the signal, then KILL after ``timeout_s``; the exit is the answer."""
@@ -520,7 +511,7 @@ class Monitor:
             raise ContainerError("the container is already paused", code="container-paused")
         self._freeze(frozen=True)
         self._record(status="paused")
-        client.send(wire.OK, b"{}")
+        client.send(wire.OK, wire.pack({}))
 
     def _unpause(self, client: Client, _: dict[str, Any]) -> None:
         self._running()
@@ -528,7 +519,7 @@ class Monitor:
             raise ContainerError("the container is not paused", code="container-not-paused")
         self._freeze(frozen=False)
         self._record(status="running")
-        client.send(wire.OK, b"{}")
+        client.send(wire.OK, wire.pack({}))
 
     def _freeze(self, *, frozen: bool) -> None:
         assert self._child is not None
@@ -562,7 +553,7 @@ class Monitor:
     def _record(self, **changes: Any) -> None:
         self._state.update(changes)
         try:
-            data = json.dumps(self._state, separators=(",", ":")).encode()
+            data = statefile.to_json(self._state).encode("ascii")
             statefile.write_file(self._directory, statefile.STATE_FILE, data)
         except OSError:
             pass  # removed meanwhile, or a full disk: keep looking after the container
@@ -597,7 +588,7 @@ def _attach(client: Client, job: Job, request: dict[str, Any]) -> None:
 
 
 def _exit(client: Client, code: int) -> None:
-    client.send(wire.EXIT, json.dumps({"code": code}).encode())
+    client.send(wire.EXIT, wire.pack({"code": code}))
     if not client.owner:
         client.finish()
 
@@ -610,7 +601,7 @@ def _fail(client: Client, error: PybuildError) -> None:
         "hint": error.hint,
         "context": list(error.context),
     }
-    client.send(wire.FAIL, json.dumps(answer).encode())
+    client.send(wire.FAIL, wire.pack(answer))
 
 
 def _new_netns() -> int:

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import os
 
+try:
+    from _json import encode_basestring_ascii
+except ImportError:  # another implementation than CPython
+    from json.encoder import encode_basestring_ascii
+
 NEVER = "0001-01-01T00:00:00Z"
 STATE_FILE = "state.json"
 SPEC_FILE = "spec.json"
@@ -76,6 +81,23 @@ def write_file(directory: str | os.PathLike[str], name: str, data: bytes) -> Non
     finally:
         os.close(fd)
     os.replace(temporary, os.path.join(place, name))
+
+
+def to_json(value: object) -> str:
+    """Compact JSON of plain values; the ``json`` module costs more to import than the rest of a monitor."""
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{to_json(str(key))}:{to_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(to_json, value)) + "]"
+    raise TypeError(f"no JSON for {type(value).__name__}")
 
 
 def timestamp(at_ns: int) -> str:

@@ -19,12 +19,18 @@ sends one request and, for ``ATTACH`` and ``EXEC``, goes on with a stream in bot
     REMOVED                        ──────►    the starter has removed an auto-remove container itself
 
 ``SIGNAL`` and ``RESIZE`` may also be sent on an attached connection; they then mean that process and get no
-answer. Payloads in braces are JSON objects. Unknown frames are answered by ``FAIL``.
+answer. Payloads in braces are dictionaries of plain values in
+``marshal`` form, version 2, which every interpreter reads. Unknown frames are answered by ``FAIL``.
 """
 
 from __future__ import annotations
 
+import marshal
 import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 START = b"g"
 PLAN = b"l"
@@ -51,8 +57,9 @@ HEADER_SIZE = 5
 MAX_FRAME = 4 << 20
 CHUNK = 64 << 10
 
-_pack = struct.Struct(">cI").pack
-_unpack = struct.Struct(">cI").unpack_from
+_MARSHAL = 2
+_header = struct.Struct(">cI").pack
+_read_header = struct.Struct(">cI").unpack_from
 SIZE = struct.Struct(">HH")
 NUMBER = struct.Struct(">I")
 
@@ -61,9 +68,22 @@ class BrokenFrame(Exception):
     """The peer sent something that is no frame; the connection is of no further use."""
 
 
+def pack(value: Any) -> bytes:
+    """The payload of a frame from plain values."""
+    return marshal.dumps(value, _MARSHAL)
+
+
+def unpack(payload: bytes) -> Any:
+    """Plain values from a payload; ValueError, EOFError or TypeError when it holds none.
+
+    Only ever from a socket that none but our own user can reach.
+    """
+    return marshal.loads(payload)  # noqa: S302
+
+
 def frame(kind: bytes, payload: bytes = b"") -> bytes:
     """The bytes of one frame."""
-    return _pack(kind, len(payload)) + payload
+    return _header(kind, len(payload)) + payload
 
 
 class FrameReader:
@@ -81,7 +101,7 @@ class FrameReader:
         frames: list[tuple[bytes, bytes]] = []
         at = 0
         while len(buffer) - at >= HEADER_SIZE:
-            kind, length = _unpack(buffer, at)
+            kind, length = _read_header(buffer, at)
             if length > MAX_FRAME:
                 raise BrokenFrame(f"frame of {length} bytes")
             end = at + HEADER_SIZE + length

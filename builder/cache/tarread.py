@@ -14,16 +14,25 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from builder.cache.compression import Readable
-from builder.errors import PybuildError
+from builder.cache.tarfields import (
+    MAX_SIZE,
+    BadArchive,
+    Sparse,
+    check_header,
+    checked_map,
+    decimal_of,
+    read_digits,
+    read_number,
+    read_records,
+    time_of,
+    to_text,
+)
 
 Kind = Literal["file", "dir", "symlink", "link", "char", "block", "fifo"]
-Sparse = tuple[tuple[int, int], ...]
 BLOCK = 512
 _READ = 256 * 1024
 _MAX_HEADER = 1024 * 1024
-_MAX_RECORDS = 4096
 _MAX_FRAGMENTS = 1_000_000
-_MAX_SIZE = 1 << 62
 _MAX_TIME = 10**9 << 62  # nanoseconds; beyond that the kernel takes no seconds
 _ZEROS = bytes(BLOCK)
 _KINDS: dict[int, Kind] = {
@@ -39,12 +48,6 @@ _KINDS: dict[int, Kind] = {
     ord("6"): "fifo",
 }
 _PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK, _GNU_SPARSE = (ord(flag) for flag in "xgLKS")
-
-
-class BadArchive(PybuildError):
-    """An archive that is damaged, hostile, or larger than allowed."""
-
-    code = "bad-archive"
 
 
 @dataclass(slots=True)
@@ -190,13 +193,13 @@ class TarReader:
         extra = _Extra()
         pending = False
         while block := self._block():
-            _check(block)
+            check_header(block)
             flag = block[156]
             if flag in (_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK):
                 body = self._header_body(block)
                 pending = pending or flag != _PAX_GLOBAL
                 if flag == _PAX:
-                    extra.records, extra.sparse_pairs = _records(body)
+                    extra.records, extra.sparse_pairs = read_records(body)
                 elif flag == _GNU_NAME:
                     extra.name = body.split(b"\0", 1)[0]
                 elif flag == _GNU_LINK:
@@ -208,7 +211,7 @@ class TarReader:
         return None
 
     def _header_body(self, block: bytes) -> bytes:
-        size = _number(block[124:136])
+        size = read_number(block[124:136])
         if not 0 <= size <= _MAX_HEADER:
             raise BadArchive(f"an extended header of {size} bytes is too large")
         body = self._take(size)
@@ -223,24 +226,24 @@ class TarReader:
         name, link = _names(block, extra)
         if flag == 0 and name.endswith(b"/"):
             kind = "dir"  # how archives said it before there was a type for it
-        size = _decimal(records, "size", _number(block[124:136]))
-        if not 0 <= size <= _MAX_SIZE:
-            raise BadArchive(f"{_text(name)!r}: impossible size {size}")
+        size = decimal_of(records, "size", read_number(block[124:136]))
+        if not 0 <= size <= MAX_SIZE:
+            raise BadArchive(f"{to_text(name)!r}: impossible size {size}")
         stored = size if kind == "file" else 0
         entry = Entry(
-            name=_text(name),
+            name=to_text(name),
             kind=kind,
-            mode=_number(block[100:108]) & 0o7777,
-            uid=_decimal(records, "uid", _number(block[108:116])),
-            gid=_decimal(records, "gid", _number(block[116:124])),
+            mode=read_number(block[100:108]) & 0o7777,
+            uid=decimal_of(records, "uid", read_number(block[108:116])),
+            gid=decimal_of(records, "gid", read_number(block[116:124])),
             size=stored,
-            mtime_ns=_time(records, _number(block[136:148])),
-            link=_text(link),
+            mtime_ns=time_of(records, read_number(block[136:148])),
+            link=to_text(link),
         )
         if not -_MAX_TIME <= entry.mtime_ns <= _MAX_TIME:
             raise BadArchive(f"{entry.name!r}: impossible time")
         if kind in ("char", "block"):
-            entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
+            entry.major, entry.minor = read_number(block[329:337]), read_number(block[337:345])
         for key, value in records.items():
             if key.startswith("SCHILY.xattr."):
                 entry.xattrs[key[13:]] = value
@@ -260,29 +263,29 @@ class TarReader:
         elif "GNU.sparse.major" in records:
             if (records["GNU.sparse.major"], records.get("GNU.sparse.minor")) != (b"1", b"0"):
                 raise BadArchive(f"{entry.name!r}: unknown kind of sparse file")
-            real = _decimal(records, "GNU.sparse.realsize", -1)
+            real = decimal_of(records, "GNU.sparse.realsize", -1)
             pairs = self._map_in_data()
         elif "GNU.sparse.map" in records:
-            real = _decimal(records, "GNU.sparse.size", -1)
-            pairs = [_digits(text) for text in records["GNU.sparse.map"].split(b",") if text]
+            real = decimal_of(records, "GNU.sparse.size", -1)
+            pairs = [read_digits(text) for text in records["GNU.sparse.map"].split(b",") if text]
         elif extra.sparse_pairs:
-            real = _decimal(records, "GNU.sparse.size", -1)
+            real = decimal_of(records, "GNU.sparse.size", -1)
             pairs = extra.sparse_pairs
         if pairs is None:
             return
         if records.get("GNU.sparse.name"):
-            entry.name = _text(records["GNU.sparse.name"])
-        entry.size, entry.sparse = real, _checked_map(pairs, self._left, real, entry.name)
+            entry.name = to_text(records["GNU.sparse.name"])
+        entry.size, entry.sparse = real, checked_map(pairs, self._left, real, entry.name)
 
     def _old_gnu_map(self, block: bytes) -> tuple[list[int], int]:
         pairs: list[int] = []
-        real = _number(block[483:495])
+        real = read_number(block[483:495])
         field_block, start, count, extended = block, 386, 4, block[482]
         while True:
             for at in range(start, start + count * 24, 24):
                 if field_block[at] == 0:
                     break
-                pairs += [_number(field_block[at : at + 12]), _number(field_block[at + 12 : at + 24])]
+                pairs += [read_number(field_block[at : at + 12]), read_number(field_block[at + 12 : at + 24])]
             if not extended:
                 return pairs, real
             if len(pairs) > 2 * _MAX_FRAGMENTS:
@@ -300,77 +303,10 @@ class TarReader:
             text += self._take(BLOCK)
             self._left -= BLOCK
             if wanted == 1 and b"\n" in text:
-                wanted = 1 + 2 * _digits(text.split(b"\n", 1)[0])
+                wanted = 1 + 2 * read_digits(text.split(b"\n", 1)[0])
                 if wanted > 2 * _MAX_FRAGMENTS:
                     raise BadArchive("a sparse file has too many pieces")
-        return [_digits(line) for line in text.split(b"\n")[1:wanted]]
-
-
-def _checked_map(pairs: list[int], stored: int, real: int, name: str) -> Sparse:
-    if len(pairs) % 2 or not 0 <= real <= _MAX_SIZE:
-        raise BadArchive(f"{name!r}: the map of a sparse file is damaged")
-    sparse = tuple(zip(pairs[::2], pairs[1::2], strict=True))
-    position = total = 0
-    for offset, length in sparse:
-        if offset < position or length < 0 or offset + length > real:
-            raise BadArchive(f"{name!r}: the map of a sparse file is damaged")
-        position = offset + length
-        total += length
-    if total != stored:
-        raise BadArchive(f"{name!r}: the map of a sparse file does not fit its data")
-    return sparse
-
-
-def _check(block: bytes) -> None:
-    """Compare a header with its checksum, which some writers computed over signed bytes."""
-    wanted = _number(block[148:156])
-    total = sum(block) - sum(block[148:156]) + 8 * 32
-    if total == wanted:
-        return
-    signed = total - 256 * sum(1 for i, byte in enumerate(block) if byte >= 0x80 and not 148 <= i < 156)
-    if signed != wanted:
-        raise BadArchive("a header's checksum is wrong: this is not a tar archive, or it is damaged")
-
-
-def _number(data: bytes) -> int:
-    """A numeric field: octal text, or big-endian binary when its first bit is set."""
-    if data[0] == 0xFF:
-        return int.from_bytes(data, "big", signed=True)
-    if data[0] & 0x80:
-        return int.from_bytes(bytes((data[0] & 0x7F,)) + data[1:], "big")
-    text = data.strip(b" \0").split(b"\0", 1)[0]
-    if not text:
-        return 0
-    try:
-        if not text.isdigit():
-            raise ValueError
-        return int(text, 8)
-    except ValueError:
-        raise BadArchive(f"not a number in a header: {text!r}") from None
-
-
-def _digits(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 20:
-        raise BadArchive(f"not a number in an extended header: {text[:40]!r}")
-    return int(text)
-
-
-def _decimal(records: dict[str, bytes], key: str, default: int) -> int:
-    text = records.get(key)
-    return _digits(text) if text else default
-
-
-def _time(records: dict[str, bytes], default: int) -> int:
-    """Nanoseconds from ``mtime``'s decimal seconds, rounded down."""
-    text = records.get("mtime")
-    if not text:
-        return default * 1_000_000_000
-    sign = -1 if text.startswith(b"-") else 1
-    whole, _, fraction = text.removeprefix(b"-").partition(b".")
-    if not fraction.isdigit() and fraction:
-        raise BadArchive(f"not a time in an extended header: {text[:40]!r}")
-    nanoseconds = int((fraction[:9] or b"0").ljust(9, b"0"))
-    return sign * (_digits(whole) * 1_000_000_000 + nanoseconds)
+        return [read_digits(line) for line in text.split(b"\n")[1:wanted]]
 
 
 def _names(block: bytes, extra: _Extra) -> tuple[bytes, bytes]:
@@ -383,36 +319,3 @@ def _names(block: bytes, extra: _Extra) -> tuple[bytes, bytes]:
     link = block[157:257].split(b"\0", 1)[0]
     name = extra.name or extra.records.get("path") or name
     return name, extra.link or extra.records.get("linkpath") or link
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _records(body: bytes) -> tuple[dict[str, bytes], list[int]]:
-    """PAX records, the last of a key counting, and the pairs of sparse format 0.0 in their order."""
-    records: dict[str, bytes] = {}
-    pairs: list[int] = []
-    at = 0
-    while at < len(body):
-        space = body.find(b" ", at, at + 20)
-        size = _digits(body[at:space]) if space > 0 else 0
-        end = at + size
-        if size < 5 or end > len(body) or body[end - 1] != 10:
-            raise BadArchive("an extended header is damaged")
-        key, equals, value = body[space + 1 : end - 1].partition(b"=")
-        if not equals or not key or b"\0" in key:
-            raise BadArchive("an extended header is damaged")
-        if key in (b"path", b"linkpath") and b"\0" in value:
-            raise BadArchive("a name in an extended header holds a NUL")
-        if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
-            wanted = b"GNU.sparse.numbytes" if len(pairs) % 2 else b"GNU.sparse.offset"
-            if key != wanted:
-                raise BadArchive("the map of a sparse file is damaged")
-            pairs.append(_digits(value))
-        else:
-            records[_text(key)] = value
-        if len(records) > _MAX_RECORDS:
-            raise BadArchive("an extended header has too many records")
-        at = end
-    return records, pairs

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from builder.containers.changes import DiffRow, diff, export
     from builder.containers.committing import commit
     from builder.containers.copying import copy_in, copy_out, tar_in, tar_out
-    from builder.containers.create import create
+    from builder.containers.creation import create
     from builder.containers.inspection import inspect_container
     from builder.containers.lifecycle import (
         attach,
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
         wait,
     )
     from builder.containers.listing import PsRequest, PsRow, duration_text, ps
-    from builder.containers.logs import logs, moment, tail_count
+    from builder.containers.logreading import logs, moment, tail_count
     from builder.containers.lookup import every, find
-    from builder.containers.settle import settle, settle_all
+    from builder.containers.settling import settle, settle_all
     from builder.containers.types import (
         BadOption,
         CommitRequest,
@@ -61,16 +61,16 @@ _HOMES = {
     "builder.containers.changes": ("DiffRow", "diff", "export"),
     "builder.containers.committing": ("commit",),
     "builder.containers.copying": ("copy_in", "copy_out", "tar_in", "tar_out"),
-    "builder.containers.create": ("create",),
+    "builder.containers.creation": ("create",),
     "builder.containers.inspection": ("inspect_container",),
     "builder.containers.lifecycle": (
         *("attach", "execute", "finish", "kill", "pause", "prune", "remove", "rename", "restart", "start"),
         *("stop", "unpause", "wait"),
     ),
     "builder.containers.listing": ("PsRequest", "PsRow", "duration_text", "ps"),
-    "builder.containers.logs": ("logs", "moment", "tail_count"),
+    "builder.containers.logreading": ("logs", "moment", "tail_count"),
     "builder.containers.lookup": ("every", "find"),
-    "builder.containers.settle": ("settle", "settle_all"),
+    "builder.containers.settling": ("settle", "settle_all"),
     "builder.containers.types": (
         *("BadOption", "CommitRequest", "Conflict", "Container", "CreateRequest", "DeviceRequest"),
         *("ExecRequest", "PortRequest", "VolumeRequest"),

@@ -20,6 +20,7 @@ from runtime import attach as streams
 from runtime import capabilities, specfile, state
 from runtime import container as engine
 from runtime.container import MonitorProcess, Streams
+from runtime.errors import NoSuchContainer
 from runtime.spec import ExecSpec
 
 _STOP_TIMEOUT_S = 10
@@ -79,7 +80,7 @@ def finish(store: Store, ref: str, session: streams.Session | None) -> None:
     """Note the end of a container whose session was the owner's, and remove it if it is auto-remove
     (RUN-33).
     """
-    from builder.containers.settle import settle
+    from builder.containers.settling import settle
 
     settle(store, ref)
     if session is not None:
@@ -141,9 +142,25 @@ def stop(store: Store, ref: str, *, timeout_s: float | None = None, signal: str 
         timeout_s = container.data["Config"].get("StopTimeout", _STOP_TIMEOUT_S)
     number = options.signal_number(signal) if signal else None
     engine.stop(container.directory, timeout_s=timeout_s, signal=number)
+    _note_end(store, container)
     attributes = document.event_attributes(container.row)
     store.events.add("container", "stop", container.id, attributes)
-    return find(store, container.id)
+    return _again(store, container)
+
+
+def _note_end(store: Store, container: Container) -> None:
+    """The helper of the monitor would do it, too; doing it here keeps the order of events."""
+    from builder.containers.settling import settle
+
+    settle(store, container.id)
+
+
+def _again(store: Store, container: Container) -> Container:
+    """As it is now; an auto-remove container is gone and stays as it was seen."""
+    try:
+        return find(store, container.id)
+    except NoSuchContainer:
+        return replace(container, state=replace(container.state, status="exited"))
 
 
 def kill(store: Store, ref: str, *, signal: str = "KILL") -> Container:
@@ -161,7 +178,9 @@ def kill(store: Store, ref: str, *, signal: str = "KILL") -> Container:
         engine.wait(container.directory)
     attributes = document.event_attributes(container.row, signal=str(number))
     store.events.add("container", "kill", container.id, attributes)
-    return find(store, container.id)
+    if number == _SIGKILL:
+        _note_end(store, container)
+    return _again(store, container)
 
 
 def _refuse_paused(container: Container, what: str) -> None:
@@ -202,7 +221,10 @@ def restart(store: Store, ref: str, *, timeout_s: float | None = None) -> Contai
 
 def wait(store: Store, ref: str) -> int:
     """Block until it has stopped for good; its exit status (LIF-WAIT)."""
-    return engine.wait(find(store, ref).directory)
+    container = find(store, ref)
+    code = engine.wait(container.directory)
+    _note_end(store, container)
+    return code
 
 
 def rename(store: Store, ref: str, name: str) -> None:
@@ -230,6 +252,7 @@ def remove(store: Store, ref: str, *, force: bool = False, volumes: bool = False
                 code="container-running",
             )
         _end_by_force(container)
+        _note_end(store, container)
     _delete(store, container, volumes=volumes)
     return container.name
 

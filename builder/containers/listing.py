@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from builder.cache.store import Store
 from builder.containers.inspection import ports_json
 from builder.containers.lookup import every, find
-from builder.containers.settle import settle_all
+from builder.containers.settling import settle_all
 from builder.containers.types import BadOption, Container
 from builder.errors import PybuildError
 from runtime.jsonlog import parse_time

@@ -42,7 +42,8 @@ def parse_flags(words: tuple[str, ...], known: Mapping[str, Kind], escape: str) 
         name, equals, value = plain_word(word, escape)[2:].partition("=")
         kind = known.get(name)
         if kind is None:
-            raise BadFlag(f"unknown flag: --{name}{suggestion(name, known)}")
+            hint = suggestion(f"--{name}", (f"--{item}" for item in known))
+            raise BadFlag(f"unknown flag: --{name}{hint}")
         if kind != "list" and (name in found.texts or name in found.switches):
             raise BadFlag(f"duplicate flag specified: --{name}")
         if not value and (equals or kind != "switch"):

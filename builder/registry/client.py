@@ -274,14 +274,15 @@ class RegistryClient:
         sink: Sink,
         *,
         on_bytes: Callable[[int], None] | None = None,
+        verify: bool = True,
     ) -> None:
         """Write the blob to ``sink``, going on by range after a broken connection (REG-05).
 
         Exactly ``descriptor.size`` bytes are written or an error is raised; the digest of the whole is
-        checked here as well. Blobs with foreign URLs are tried there, without credentials, after the
-        registry.
+        checked too, unless ``verify`` is False because the sink does it. Blobs with foreign URLs are tried
+        there, without credentials, after the registry.
         """
-        state = Download(descriptor, sink, on_bytes)
+        state = Download(descriptor, sink, on_bytes, verify=verify)
         places = self.places(ref, pull=True)
         sources: list[Callable[[int], Response]] = [
             functools.partial(self._blob_from, p, descriptor) for p in places

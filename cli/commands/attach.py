@@ -14,7 +14,7 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Stay with a running container until it ends or the user detaches."""
-    from builder.containers.lifecycle import attach
+    from builder.containers import attach
     from builder.errors import UsageError
     from cli.foreground import stay
 

@@ -71,6 +71,7 @@ FLAGS = (
 )
 
 
+LIMIT_FLAGS = ("memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems")
 _ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 
 
@@ -86,11 +87,11 @@ def run(app: App, args: Args) -> int:
     request = request_from(app, args)
     result = _build(app, args, request)
     if iidfile:
-        _write_atomically(iidfile, (result.image_id or result.digest or "").encode())
+        _write_file(iidfile, (result.image_id or result.digest or "").encode())
     if args.text("metadata-file"):
         import json
 
-        _write_atomically(args.text("metadata-file"), json.dumps(result.metadata, indent=2).encode() + b"\n")
+        _write_file(args.text("metadata-file"), json.dumps(result.metadata, indent=2).encode() + b"\n")
     _epilogue(app, args, request, result)
     return 0
 
@@ -145,9 +146,9 @@ def request_from(app: App, args: Args) -> BuildRequest:
         shm_size_bytes=size_bytes(args.text("shm-size"), "shm size") if args.text("shm-size") else 0,
         ulimits=options.ulimits(args),
         cgroup_parent=args.text("cgroup-parent"),
-        limits=options.limits(args),
+        limits=options.limits(args) if any(args.given(name) for name in LIMIT_FLAGS) else None,
         allow=args.many("allow"),
-        registry=app.registry_config(),
+        registry=app.registry_config,
         max_parallelism=args.number("parallel") or settings.max_parallelism or 0,
     )
 
@@ -228,19 +229,11 @@ def _remove_stale(path: str) -> None:
         raise UsageError(f"--iidfile {path}: {error.strerror}") from error
 
 
-def _write_atomically(path: str, data: bytes) -> None:
-    """All of ``data`` or nothing (CLI-05); what is no regular file, like /dev/stdout, is written to."""
-    if os.path.exists(path) and not os.path.isfile(path):
-        with open(path, "wb") as file:
-            file.write(data)
-        return
-    staged = f"{path}.tmp{os.getpid()}"
-    try:
-        with open(staged, "wb") as file:
-            file.write(data)
-        os.replace(staged, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+def _write_file(path: str, data: bytes) -> None:
+    from cli.files import written
+
+    with written(path) as file:
+        file.write(data)
 
 
 COMMANDS = (

@@ -12,7 +12,7 @@ from runtime.errors import PybuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builder.containers.types import Container
+    from builder.containers import Container
 
 
 def run(app: App, args: Args) -> int:
@@ -23,7 +23,7 @@ def run(app: App, args: Args) -> int:
 
 def make(app: App, args: Args, *, detach: bool) -> Container:
     """The container that a command line of create or run asks for; its id is in the cidfile (RUN-07)."""
-    from builder.containers.create import create
+    from builder.containers import create
     from cli.acquire import ensure_image
     from cli.container_options import check_terminal, request_from
 
@@ -50,7 +50,7 @@ def make(app: App, args: Args, *, detach: bool) -> Container:
 
 def _claim(path: str) -> TextIO:
     """A new file; one that exists may belong to another container."""
-    from builder.containers.types import BadOption
+    from builder.containers import BadOption
 
     try:
         return open(path, "x", encoding="ascii")

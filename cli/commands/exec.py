@@ -20,8 +20,7 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Run the command and stay with it unless it is detached."""
-    from builder.containers.lifecycle import execute
-    from builder.containers.types import ExecRequest
+    from builder.containers import ExecRequest, execute
     from builder.errors import UsageError
     from cli.container_options import environment
     from cli.foreground import stay, window_size

@@ -11,7 +11,7 @@ FLAGS = (text("signal", "s", "Signal to send (name or number)", default="KILL"),
 
 def run(app: App, args: Args) -> int:
     """Send a signal to containers, one after the other."""
-    from builder.containers.lifecycle import kill
+    from builder.containers import kill
 
     def act(ref: str) -> None:
         kill(app.store, ref, signal=args.text("signal"))

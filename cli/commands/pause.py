@@ -9,7 +9,7 @@ from cli.targets import each
 
 def run(app: App, args: Args) -> int:
     """Freeze all processes of containers, one after the other."""
-    from builder.containers.lifecycle import pause
+    from builder.containers import pause
 
     def act(ref: str) -> None:
         pause(app.store, ref)

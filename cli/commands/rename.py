@@ -8,7 +8,7 @@ from cli.flags import Args, Command
 
 def run(app: App, args: Args) -> int:
     """Give a container another name."""
-    from builder.containers.lifecycle import rename
+    from builder.containers import rename
 
     rename(app.store, args.words[0], args.words[1])
     return 0

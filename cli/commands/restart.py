@@ -11,7 +11,7 @@ FLAGS = (number("time", "t", "Seconds to wait before killing", default=-1, alias
 
 def run(app: App, args: Args) -> int:
     """Stop and start containers, one after the other."""
-    from builder.containers.lifecycle import restart
+    from builder.containers import restart
 
     def act(ref: str) -> None:
         restart(app.store, ref, timeout_s=_timeout(args))

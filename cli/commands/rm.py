@@ -16,7 +16,7 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Remove containers, one after the other."""
-    from builder.containers.lifecycle import remove
+    from builder.containers import remove
 
     def act(ref: str) -> str | None:
         try:

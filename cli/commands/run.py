@@ -10,14 +10,13 @@ from cli.flags import Args, Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from builder.containers.types import Container
-    from runtime.container import MonitorProcess
+    from builder.containers import Container, MonitorProcess
 
 
 def run(app: App, args: Args) -> int:
     """Make a container, start it, and stay with it unless it is detached."""
+    from builder.containers import MonitorProcess
     from cli.commands.create import make
-    from runtime.container import MonitorProcess
 
     detach = args.on("detach")
     container = None
@@ -31,7 +30,7 @@ def run(app: App, args: Args) -> int:
 
 
 def _detached(app: App, container: Container, monitor: MonitorProcess) -> int:
-    from builder.containers.lifecycle import start
+    from builder.containers import start
 
     started, _ = start(app.store, container.id, monitor=monitor)
     _warn(app, started)
@@ -40,9 +39,8 @@ def _detached(app: App, container: Container, monitor: MonitorProcess) -> int:
 
 
 def _attached(app: App, args: Args, container: Container, monitor: MonitorProcess) -> int:
-    from builder.containers.lifecycle import finish, start
+    from builder.containers import Streams, finish, start
     from cli.foreground import stay, window_size
-    from runtime.container import Streams
 
     config = container.data["Config"]
     tty = bool(config["Tty"])
@@ -85,7 +83,7 @@ def _forget(app: App, args: Args, container: Container) -> None:
             pass
     if not args.on("rm"):
         return
-    from builder.containers.lifecycle import remove
+    from builder.containers import remove
     from runtime.errors import PybuildError
 
     try:

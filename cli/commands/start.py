@@ -16,7 +16,7 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Start containers; with ``-a`` or ``-i`` one, in the foreground."""
-    from builder.containers.lifecycle import start
+    from builder.containers import start
 
     if args.on("attach") or args.on("interactive"):
         if len(args.words) > 1:
@@ -32,10 +32,8 @@ def run(app: App, args: Args) -> int:
 
 
 def _attached(app: App, args: Args) -> int:
-    from builder.containers.lifecycle import finish, start
-    from builder.containers.lookup import find
+    from builder.containers import Streams, find, finish, start
     from cli.foreground import stay, window_size
-    from runtime.container import Streams
 
     config = find(app.store, args.words[0]).data["Config"]
     tty, stdin = bool(config["Tty"]), args.on("interactive") and bool(config["OpenStdin"])

@@ -14,7 +14,7 @@ FLAGS = (
 
 def run(app: App, args: Args) -> int:
     """Stop running containers, one after the other."""
-    from builder.containers.lifecycle import stop
+    from builder.containers import stop
 
     def act(ref: str) -> None:
         stop(app.store, ref, timeout_s=_timeout(args), signal=args.text("signal"))

@@ -9,7 +9,7 @@ from cli.targets import each
 
 def run(app: App, args: Args) -> int:
     """Let frozen containers go on, one after the other."""
-    from builder.containers.lifecycle import unpause
+    from builder.containers import unpause
 
     def act(ref: str) -> None:
         unpause(app.store, ref)

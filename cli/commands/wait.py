@@ -9,7 +9,7 @@ from cli.targets import each
 
 def run(app: App, args: Args) -> int:
     """Wait for each container and print its exit status."""
-    from builder.containers.lifecycle import wait
+    from builder.containers import wait
 
     return each(app, args.words, lambda ref: str(wait(app.store, ref)), "wait", "containers")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Runner
-from tests.support.images import Node, read_oci, read_tree, unpack_oci
+from tests.support.images import Node, read_docker, read_oci, read_tree, unpack_oci
 from tests.support.machine import tool
 from tests.support.peers import Peer
 
@@ -158,10 +158,9 @@ def by_buildah(peer: Peer, case: Case, ctx: Path, work: Path) -> tuple[dict[str,
     peer.build(ctx, tag, *case.flags)
     archive = work / "buildah.tar"
     peer.buildah("push", tag, f"oci-archive:{archive}:x")
-    config = peer.inspect(tag)["Config"]
-    health = peer.inspect(tag).get("HealthCheck") or peer.inspect(tag).get("Healthcheck")
-    if health:
-        config["Healthcheck"] = health
+    docker = work / "buildah.docker.tar"
+    peer.buildah("push", tag, f"docker-archive:{docker}:{tag}:latest")
+    config = read_docker(docker).config["config"]
     return config, read_tree(unpack_oci(archive, work / "buildah"))
 
 

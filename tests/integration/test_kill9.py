@@ -74,7 +74,7 @@ def survive(pybuild: Runner, busybox: Path, tmp_path: Path, kills: int) -> None:
     pybuild.build(ctx, "-t", "victim")
     pybuild.run("save", "--output", tmp_path / "saved.tar", "victim")
     read_docker(tmp_path / "saved.tar")
-    pybuild.run("prune", "--all", "--force")
+    pybuild.run("builder", "prune", "--all", "--force")
     pybuild.build(ctx, "-t", "victim")
     assert not mounts_below(pybuild.root)
 

@@ -56,8 +56,7 @@ def test_a_read_only_disk_is_reported(disk: Path) -> None:
     Store.open(disk / "root").close()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     for path in (disk / "root", disk / "new"):
-        with pytest.raises(StoreError) as caught:
-            with Store.open(path) as store:
-                store.blobs.put(b"x")
+        with pytest.raises(StoreError) as caught, Store.open(path) as store:
+            store.blobs.put(b"x")
         assert caught.value.code == "store-read-only"
         assert caught.value.hint

@@ -93,8 +93,8 @@ def test_prune_beside_a_build_takes_nothing_from_it(pybuild: Runner, busybox: Pa
     (ctx / "Dockerfile").write_text(f"FROM busybox\n{steps}")
     process = pybuild.start("build", "-t", "kept", str(ctx), stderr=subprocess.PIPE)
     while process.poll() is None:
-        pybuild.run("prune", "--all", "--force")
+        pybuild.run("builder", "prune", "--all", "--force")
     finish([process])
-    pybuild.run("prune", "--all", "--force")
+    pybuild.run("builder", "prune", "--all", "--force")
     done = pybuild.run("run", "--rm", "--network=none", "kept", "sh", "-c", "cat /f*")
     assert done.out.split() == [str(number) for number in range(8)]

@@ -130,7 +130,7 @@ class Runner:
 
     def image_id(self, ref: str) -> str:
         """The id of an image."""
-        return str(self.inspect(ref, "--type=image")["Id"])
+        return self.run("images", "--quiet", "--no-trunc", ref).out.split()[0]
 
     def clean(self) -> None:
         """Remove containers and, if tests were many, what they used."""

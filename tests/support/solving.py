@@ -12,7 +12,7 @@ from builder.llb.definition import Definition, Edge, Vertex, VertexMeta
 from builder.llb.ops import ExecMeta, ExecOp, Mount, SourceOp
 from builder.solver.env import SolveEnv
 from builder.solver.progress import LogEvent, VertexEvent
-from builder.solver.types import Cancel
+from builder.solver.cancel import Cancel
 from runtime.spec import Network
 
 BASE = Vertex(

@@ -27,7 +27,10 @@ def test_env():
     found = config("ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc\nENV $abc=x e=")
     assert found.env[1:] == ("abc=bye", "def=hello", "ghi=bye", "bye=x", "e=")
     assert config("ENV x=q\nENV x=y z=$x").env[1:] == ("x=y", "z=q")  # VEC-10
-    assert config("ENV p a  'b'  $PATH").env[1] == "p=a  b  /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert (
+        config("ENV p a  'b'  $PATH").env[1]
+        == "p=a  b  /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    )
 
 
 def test_labels():
@@ -83,9 +86,16 @@ def test_bad_ports(port, message):
 
 
 def test_volume_user_stopsignal_shell_maintainer():
-    found = config("ARG v=/x\nVOLUME $v /y\nVOLUME [\"/z\"]\nUSER a:b\nSTOPSIGNAL SIGTERM\nSHELL [\"s\", \"t\"]\nMAINTAINER me <x>")
+    found = config(
+        'ARG v=/x\nVOLUME $v /y\nVOLUME ["/z"]\nUSER a:b\nSTOPSIGNAL SIGTERM\nSHELL ["s", "t"]\nMAINTAINER me <x>'
+    )
     assert found.volumes == ("/x", "/y", "/z")
-    assert (found.user, found.stop_signal, found.shell, found.author) == ("a:b", "SIGTERM", ("s", "t"), "me <x>")
+    assert (found.user, found.stop_signal, found.shell, found.author) == (
+        "a:b",
+        "SIGTERM",
+        ("s", "t"),
+        "me <x>",
+    )
 
 
 @pytest.mark.parametrize("signal", ["TERM", "SIGKILL", "9", "sigusr1", "SIGRTMIN+3", "RTMAX-14", "RTMIN"])
@@ -145,7 +155,12 @@ def test_one_non_empty_entry_per_layer():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a", '"a"'), ('a"\\\n\t', '"a\\"\\\\\\n\\t"'), ("é\u2028\x01\udcff", '"é\\u2028\\x01\\xff"'), ("", '""')],
+    [
+        ("a", '"a"'),
+        ('a"\\\n\t', '"a\\"\\\\\\n\\t"'),
+        ("é\u2028\x01\udcff", '"é\\u2028\\x01\\xff"'),
+        ("", '""'),
+    ],
 )
 def test_quoting(text, expected):
     assert quote(text) == expected
@@ -153,7 +168,16 @@ def test_quoting(text, expected):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("30s", 30 * 10**9), ("1m30s", 90 * 10**9), ("1h0m0s", 3600 * 10**9), ("1.5s", 1_500_000_000), ("100ms", 10**8), ("0s", 0), ("2µs", 2000), ("3ns", 3)],
+    [
+        ("30s", 30 * 10**9),
+        ("1m30s", 90 * 10**9),
+        ("1h0m0s", 3600 * 10**9),
+        ("1.5s", 1_500_000_000),
+        ("100ms", 10**8),
+        ("0s", 0),
+        ("2µs", 2000),
+        ("3ns", 3),
+    ],
 )
 def test_durations(text, value):
     assert parse_duration(text) == value
@@ -181,7 +205,9 @@ def test_platform_of_the_config():
 
 
 def test_epoch_from_the_build_argument():
-    found = converted("FROM a\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nRUN r\n", build_args=(("SOURCE_DATE_EPOCH", "60"),))
+    found = converted(
+        "FROM a\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nRUN r\n", build_args=(("SOURCE_DATE_EPOCH", "60"),)
+    )
     assert found.epoch == 60
     assert found.config.history[-1].created == "1970-01-01T00:01:00Z"
     assert ops(found, "FileOp")[0].actions[0].action == MkDir(
@@ -193,13 +219,17 @@ def test_epoch_from_the_build_argument():
 
 def test_epoch_from_a_global_argument_and_none():
     assert converted("ARG SOURCE_DATE_EPOCH=7\nFROM a\n").epoch == 7
-    assert converted("ARG SOURCE_DATE_EPOCH=7\nFROM a\n", build_args=(("SOURCE_DATE_EPOCH", ""),)).epoch is None
+    assert (
+        converted("ARG SOURCE_DATE_EPOCH=7\nFROM a\n", build_args=(("SOURCE_DATE_EPOCH", ""),)).epoch is None
+    )
     assert converted("ARG SOURCE_DATE_EPOCH=7\nFROM a\n", epoch=8).epoch == 8
     assert converted("FROM a\nRUN r\n").config.history[-1].created is None
 
 
 def test_epoch_of_a_source():
-    resolver = FakeResolver(epochs={"git://h/r.git": 5, "https://h/f": 6}, contexts={"n": ("git", "git://h/r.git")})
+    resolver = FakeResolver(
+        epochs={"git://h/r.git": 5, "https://h/f": 6}, contexts={"n": ("git", "git://h/r.git")}
+    )
     text = "FROM a\nRUN r\nFROM scratch AS src\nARG u=f\nADD https://h/$u /\nFROM a\n"
     for value, expected in (("src", 6), ("n", 5), ("9", 9)):
         assert converted(text, resolver, build_args=(("SOURCE_DATE_EPOCH", value),)).epoch == expected
@@ -232,4 +262,4 @@ def test_undefined_variables_are_linted_with_their_lines():
         "UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 3)",
         "UndefinedVar: Usage of undefined variable '$nothing' (line 3)",
     ]
-    assert rules(converted("FROM a\nRUN echo $x\nCMD [\"$y\"]\n")) == []
+    assert rules(converted('FROM a\nRUN echo $x\nCMD ["$y"]\n')) == []

@@ -26,7 +26,6 @@ from builder.frontend.errors import DockerfileError
         ("**/*.pyc", ["x.pyc", "a/b/x.pyc"], ["x.py"]),
         ("[a-c]x", ["ax", "bx"], ["dx", "x"]),
         ("[^a-c]x", ["dx"], ["ax", "/x"]),
-        ("[]]", [], []),
         (r"[\]]", ["]"], ["a"]),
         (r"\*", ["*"], ["a"]),
         ("a/../b//c/.", ["b/c"], ["a"]),
@@ -37,10 +36,6 @@ from builder.frontend.errors import DockerfileError
     ],
 )
 def test_patterns(pattern, yes, no):
-    if pattern == "[]]":
-        with pytest.raises(DockerfileError):
-            IgnoreMatcher([pattern])
-        return
     found = IgnoreMatcher([pattern])
     assert [path for path in yes if not found.excludes(path)] == []
     assert [path for path in no if found.excludes(path)] == []
@@ -92,7 +87,7 @@ def test_reading():
     assert not IgnoreMatcher.parse(b"# only\n")
 
 
-@pytest.mark.parametrize("pattern", ["!", "! ", "[", "[a", "a[]", "[b-a]", "a\\", "[-x]"])
+@pytest.mark.parametrize("pattern", ["!", "! ", "[", "[]]", "[a", "a[]", "[b-a]", "a\\", "[-x]"])
 def test_malformed(pattern):
     with pytest.raises(DockerfileError) as caught:
         IgnoreMatcher([pattern])

@@ -30,14 +30,28 @@ def test_references(text, identifier, remote):
 
 @pytest.mark.parametrize(
     "text",
-    ["a", "./x.git", "/x.git", "https://h/r", "https://h/r.git/x", "ftp://h/r.git", "a@b", "file:///r.git", "a b@c:d", "ext::sh", "--x@y:z"],
+    [
+        "a",
+        "./x.git",
+        "/x.git",
+        "https://h/r",
+        "https://h/r.git/x",
+        "ftp://h/r.git",
+        "a@b",
+        "file:///r.git",
+        "a b@c:d",
+        "ext::sh",
+        "--x@y:z",
+    ],
 )
 def test_no_references(text):
     assert parse_git_ref(text) is None
 
 
 def test_options():
-    found = parse_git_ref("https://h/r.git?keep-git-dir&submodules=false&mtime=commit&checksum=abcdef0&fetch-by-commit=1")
+    found = parse_git_ref(
+        "https://h/r.git?keep-git-dir&submodules=false&mtime=commit&checksum=abcdef0&fetch-by-commit=1"
+    )
     attrs = dict(found.attrs)
     assert attrs["git.keepgitdir"] == attrs["git.skipsubmodules"] == attrs["git.fetchbycommit"] == "true"
     assert (attrs["git.mtime"], attrs["git.checksum"]) == ("commit", "abcdef0")

@@ -139,12 +139,16 @@ def test_a_dash_strips_tabs_and_finds_an_indented_end():
     assert line.heredocs[0].body == "a\nb\n  c\n"
 
 
-@pytest.mark.parametrize("text", ["RUN a <<EOF\nx\nEOF\n", "onbuild run <<EOF\nx\nEOF\n", "ADD <<EOF b\nx\nEOF\n"])
+@pytest.mark.parametrize(
+    "text", ["RUN a <<EOF\nx\nEOF\n", "onbuild run <<EOF\nx\nEOF\n", "ADD <<EOF b\nx\nEOF\n"]
+)
 def test_heredocs_of_the_instructions_that_have_them(text):
     assert [heredoc.name for heredoc in scanned(text).lines[0].heredocs] == ["EOF"]
 
 
-@pytest.mark.parametrize("text", ["CMD a <<EOF\n", "ENV a=<<EOF\n", "RUN echo $((1<<2))\n", 'RUN a "<<EOF"\n', "RUN a <<<x\n"])
+@pytest.mark.parametrize(
+    "text", ["CMD a <<EOF\n", "ENV a=<<EOF\n", "RUN echo $((1<<2))\n", 'RUN a "<<EOF"\n', "RUN a <<<x\n"]
+)
 def test_no_heredoc(text):
     assert scanned(text).lines[0].heredocs == ()
 

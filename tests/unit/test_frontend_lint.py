@@ -59,7 +59,7 @@ def test_the_earlier_of_two_commands_is_reported():
     [
         "FROM a AS b\nRUN c\n",
         "from a as b\nrun c\n",
-        "FROM a\nSHELL [\"s\"]\nCMD b\n",
+        'FROM a\nSHELL ["s"]\nCMD b\n',
         "FROM a\nWORKDIR /b\nWORKDIR c\n",
         "FROM --platform=linux/amd64 a AS b-amd64\n",
         "FROM --platform=$BUILDPLATFORM a\n",
@@ -87,9 +87,12 @@ def test_skipping():
     text = "FROM a AS Build\nCMD b\n"
     assert rules(converted("# check=skip=all\n" + text)) == []
     assert rules(converted("# check=skip=StageNameCasing\n" + text)) == [("JSONArgsRecommended", 3)]
-    assert rules(converted("# check=skip=all\n" + text, build_args=(("BUILDKIT_DOCKERFILE_CHECK", "skip=JSONArgsRecommended"),))) == [
-        ("StageNameCasing", 2)
-    ]
+    assert rules(
+        converted(
+            "# check=skip=all\n" + text,
+            build_args=(("BUILDKIT_DOCKERFILE_CHECK", "skip=JSONArgsRecommended"),),
+        )
+    ) == [("StageNameCasing", 2)]
 
 
 def test_skipping_for_one_instruction():
@@ -105,7 +108,9 @@ def test_warnings_can_be_errors():
     assert converted("# check=error=true;skip=JSONArgsRecommended\nFROM a\nCMD b\n").warnings == ()
 
 
-@pytest.mark.parametrize("text", ["foo", "skip", "error=maybe", "skip=a;error=true;experimental=b;x=y", "a=b"])
+@pytest.mark.parametrize(
+    "text", ["foo", "skip", "error=maybe", "skip=a;error=true;experimental=b;x=y", "a=b"]
+)
 def test_bad_control(text):
     with pytest.raises(DockerfileError, match="invalid check option"):
         LintConfig.parse(text)

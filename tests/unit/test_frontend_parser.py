@@ -53,9 +53,9 @@ def test_commands(line, args, shell):
         ("ENV a  b=c  d", (("a", "b=c  d"),)),
         ("ENV a 'b c'", (("a", "'b c'"),)),
         ("ENV a=", (("a", ""),)),
-        ("LABEL \"a b\"=c d=", (('"a b"', "c"), ("d", ""))),
+        ('LABEL "a b"=c d=', (('"a b"', "c"), ("d", ""))),
         ("LABEL 'x y' z", (("'x", "y' z"),)),
-        ("ARG a b=c d=\"e f\"", (("a", None), ("b", "c"), ("d", '"e f"'))),
+        ('ARG a b=c d="e f"', (("a", None), ("b", "c"), ("d", '"e f"'))),
         ("ARG --x a", (("a", None),)),
     ],
 )
@@ -92,7 +92,9 @@ def test_add_flags():
 
 
 def test_run_flags():
-    found = one('RUN --mount=type=bind,from=x,source="a b",target=/t --network=none --security=insecure --device=g a')
+    found = one(
+        'RUN --mount=type=bind,from=x,source="a b",target=/t --network=none --security=insecure --device=g a'
+    )
     assert (found.network, found.security, found.devices) == ("none", "insecure", ("g",))
     assert found.mounts == ("type=bind,from=x,source=a b,target=/t",)
     assert found.mount_sources == ("x",)
@@ -105,7 +107,7 @@ def test_from():
 
 
 def test_backtick_escape():
-    found = one("ENV a=b` c d=\"`\"\" e=f\\", "# escape=`\n")
+    found = one('ENV a=b` c d="`"" e=f\\', "# escape=`\n")
     assert found.items == (("a", "b` c"), ("d", '"`""'), ("e", "f\\"))
     assert one('RUN ["c:\\\\x"]', "# escape=`\n").command.args == ("c:\\x",)
 
@@ -156,7 +158,7 @@ def test_heredoc_sources():
         ("WORKDIR", "dockerfile-syntax", "WORKDIR requires exactly one argument"),
         ("VOLUME", "dockerfile-syntax", "VOLUME requires at least one argument"),
         ('VOLUME [""]', "dockerfile-syntax", "VOLUME specified can not be an empty string"),
-        ("COPY --frm=a b c", "bad-flag", "unknown flag: --frm (did you mean from?)"),
+        ("COPY --frm=a b c", "bad-flag", "unknown flag: --frm (did you mean --from?)"),
         ("COPY --from=a --from=b c d", "bad-flag", "duplicate flag specified: --from"),
         ("COPY --from a b", "bad-flag", "missing a value on flag: --from"),
         ("COPY --link= a b", "bad-flag", "missing a value on flag: --link"),
@@ -205,7 +207,7 @@ def test_suggestions(word, expected):
 
 
 def test_nodes_survive_storage():
-    data = b"# escape=`\n# hi\nFROM a\nRUN x `\n\n y <<E\nbody \xff\nE\nONBUILD COPY [\"a\"] b\nHEALTHCHECK CMD x\n"
+    data = b'# escape=`\n# hi\nFROM a\nRUN x `\n\n y <<E\nbody \xff\nE\nONBUILD COPY ["a"] b\nHEALTHCHECK CMD x\n'
     nodes = parse_nodes(data)
     again = Nodes.from_bytes(nodes.to_bytes())
     assert again == nodes
@@ -253,7 +255,14 @@ def test_syntax_detection(text, expected):
 
 
 @pytest.mark.parametrize(
-    "ref", ["", "docker/dockerfile:1", "docker.io/docker/dockerfile-upstream:master-labs", "r:5000/docker/dockerfile@sha256:x", "dockerfile.v0"]
+    "ref",
+    [
+        "",
+        "docker/dockerfile:1",
+        "docker.io/docker/dockerfile-upstream:master-labs",
+        "r:5000/docker/dockerfile@sha256:x",
+        "dockerfile.v0",
+    ],
 )
 def test_the_dockerfile_frontend_is_this_one(ref):
     check_frontend(ref)

@@ -107,7 +107,9 @@ def test_mount_values_are_expanded():
 def test_cache_mounts():
     (found,) = mounts(["type=cache,target=/root/.cache/"])
     assert found == Mount(dest="/root/.cache", type="cache", id="//root/.cache")
-    (found,) = mounts(["type=cache,target=/c,id=i,sharing=locked,ro"], build_args=(("BUILDKIT_CACHE_MOUNT_NS", "n"),))
+    (found,) = mounts(
+        ["type=cache,target=/c,id=i,sharing=locked,ro"], build_args=(("BUILDKIT_CACHE_MOUNT_NS", "n"),)
+    )
     assert (found.id, found.sharing, found.readonly) == ("n/i", "locked", True)
 
 
@@ -126,9 +128,18 @@ def test_tmpfs_mounts():
 
 def test_secret_mounts():
     (found,) = mounts(["type=secret,id=a/tok"])
-    assert found == Mount(dest="/run/secrets/tok", type="secret", id="a/tok", readonly=True, mode=0o400, optional=True)
+    assert found == Mount(
+        dest="/run/secrets/tok", type="secret", id="a/tok", readonly=True, mode=0o400, optional=True
+    )
     (found,) = mounts(["type=secret,target=/x/key,required,mode=0440,uid=1,gid=2"])
-    assert (found.id, found.dest, found.optional, found.mode, found.uid, found.gid) == ("key", "/x/key", False, 0o440, 1, 2)
+    assert (found.id, found.dest, found.optional, found.mode, found.uid, found.gid) == (
+        "key",
+        "/x/key",
+        False,
+        0o440,
+        1,
+        2,
+    )
     assert mounts(["type=secret,source=s"])[0].id == "s"
 
 
@@ -215,7 +226,8 @@ def test_bad_csv(text):
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [("1", 1), ("1k", 1024), ("1.5K", 1536), ("2g", 2 << 30), ("3MB", 3 << 20), ("1 kib", 1024)]
+    ("size", "expected"),
+    [("1", 1), ("1k", 1024), ("1.5K", 1536), ("2g", 2 << 30), ("3MB", 3 << 20), ("1 kib", 1024)],
 )
 def test_sizes(size, expected):
     assert parse_mount(f"type=tmpfs,target=/a,size={size}").size_bytes == expected

@@ -226,6 +226,19 @@ def test_mirror_serves_and_its_failure_is_no_failure(registry: Registry) -> None
         assert len(registry.seen) == count
 
 
+def test_insecure_host_falls_back_to_plain_http(registry: Registry) -> None:
+    """REG-INSEC"""
+
+    def ask(*, insecure: bool) -> bytes:
+        host = HostConfig(prefix=registry.host, plain_http=False, insecure=insecure)
+        client = RegistryClient(RegistryConfig(hosts=(host,), timeout_s=5), retrier=Retrier(()))
+        return client.manifest(ref_of(registry))[1]
+
+    assert ask(insecure=True) == MANIFEST
+    with pytest.raises(RegistryError, match="TLS failed"):
+        ask(insecure=False)
+
+
 def test_importing_the_client_does_not_import_requests() -> None:
     import subprocess
     import sys

@@ -69,7 +69,7 @@ class Blobs:
 
     @contextmanager
     def writer(self, *, expected: Digest | None = None, size: int | None = None):  # type: ignore[no-untyped-def]
-        yield _Writer(self)
+        yield _Writer(self, expected)
 
     def put(self, data: bytes, kind: str = OCI_LAYER) -> Descriptor:
         self.data[Digest.of(data)] = data
@@ -77,13 +77,15 @@ class Blobs:
 
 
 class _Writer:
-    def __init__(self, blobs: Blobs) -> None:
-        self.blobs, self.bytes = blobs, bytearray()
+    def __init__(self, blobs: Blobs, expected: Digest | None) -> None:
+        self.blobs, self.bytes, self.expected = blobs, bytearray(), expected
 
     def write(self, data: bytes) -> None:
         self.bytes += data
 
     def commit(self) -> None:
+        if Digest.of(bytes(self.bytes)) != self.expected:
+            raise DigestMismatch("not what was announced")
         self.blobs.put(bytes(self.bytes))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from builder.errors import Cancelled
-from builder.solver.types import Cancel
+from builder.solver.cancel import Cancel
 
 
 def test_actions_run_once_when_the_build_is_stopped():

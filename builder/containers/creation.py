@@ -112,7 +112,7 @@ def settle_command(root: Path, container_id: str) -> tuple[str, ...]:
     """What a monitor runs when a container has ended and its starter is not there to note it."""
     place = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = (
-        f"import sys; sys.path.insert(0, {place!r}); from builder.containers.settle import main; "
+        f"import sys; sys.path.insert(0, {place!r}); from builder.containers.settling import main; "
         f"main({str(root)!r}, {container_id!r})"
     )
     return (sys.executable, "-I", "-S", "-c", code)
