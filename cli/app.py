@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
 
-from cli.settings import Settings
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import BinaryIO
 
     from builder.build.machine import Machine
     from builder.cache.store import Store
     from builder.registry.hosts import RegistryConfig
     from cli.machine import LazyMachine
+    from cli.settings import Settings
 
 
 class App:

@@ -104,6 +104,8 @@ def ssh_agents(args: Args, settings: Settings) -> tuple[SshAgent, ...]:
     """``default`` or ``NAME[=SOCKET]`` (CLI-04)."""
     if not args.many("ssh"):
         return ()
+    if not args.many("ssh"):
+        return ()
     from builder.solver.types import SshAgent
 
     found: dict[str, SshAgent] = {}
@@ -183,6 +185,8 @@ def _limit(text: str) -> int:
 
 def ulimits(args: Args) -> tuple[Ulimit, ...]:
     """``--ulimit`` values of a build."""
+    if not args.many("ulimit"):
+        return ()
     if not args.many("ulimit"):
         return ()
     from builder.llb.ops import Ulimit

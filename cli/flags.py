@@ -8,12 +8,12 @@ start pays for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from builder.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from cli.app import App
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})

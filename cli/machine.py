@@ -24,10 +24,11 @@ class LazyMachine:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._launcher: Launcher | None = None
+        self._networks: BridgeNetworks | None = None
 
     def machine(self) -> Machine:
         """The factories that a build asks."""
-        return Machine(executor=self.executor, networks=BridgeNetworks)
+        return Machine(executor=self.executor, networks=self.networks)
 
     def executor(self) -> Executor:
         """The launcher, started by the first step that runs something."""
@@ -38,9 +39,19 @@ class LazyMachine:
                 self._launcher = Launcher.start()
             return self._launcher
 
+    def networks(self) -> BridgeNetworks:
+        """The networks of this call."""
+        with self._lock:
+            if self._networks is None:
+                self._networks = BridgeNetworks()
+            return self._networks
+
     def close(self) -> None:
         """End the launcher and whatever it still runs."""
         with self._lock:
+            if self._networks is not None:
+                self._networks.close()
+                self._networks = None
             if self._launcher is not None:
                 self._launcher.close()
                 self._launcher = None
@@ -51,12 +62,19 @@ class BridgeNetworks:
     (EXE-16).
     """
 
-    @contextmanager
-    def lease(self, reporter: Reporter) -> Iterator[Network]:
-        """A network for one step."""
-        from runtime.network import acquire_build_network
+    def __init__(self) -> None:
+        from runtime.buildnet import BuildNetworks
 
-        with acquire_build_network() as found:
-            if found.reason:
-                reporter.warn(f"RUN uses the host's network: {found.reason}")
-            yield found.network
+        self._networks = BuildNetworks()
+
+    @contextmanager
+    def lease(self, reporter: Reporter, *, reusable: bool = True) -> Iterator[Network]:
+        """A network for one step."""
+        with self._networks.lease(reusable=reusable) as (network, reason):
+            if reason:
+                reporter.warn(f"RUN uses the host's network: {reason}")
+            yield network
+
+    def close(self) -> None:
+        """End what was made."""
+        self._networks.close()

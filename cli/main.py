@@ -12,6 +12,7 @@ import sys
 from builder.errors import UsageError
 from cli.commands import GROUPS, find, module_of
 from cli.flags import COMMON, Args, Command, parse, switch
+from cli.lean import start_lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _PIPE_CLOSED = 141
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit status is returned, never raised."""
+    if argv is None:
+        start_lean()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _guarded(words)

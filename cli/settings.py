@@ -13,11 +13,14 @@ The command line wins over the environment, the environment over the file.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from builder.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
 
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
@@ -49,24 +52,24 @@ class Settings:
     @property
     def home(self) -> Path:
         """The user's home directory."""
-        return Path(self._environ.get("HOME") or os.path.expanduser("~"))
+        return _path(self._environ.get("HOME") or os.path.expanduser("~"))
 
     @property
     def root(self) -> Path:
         """The state directory (design: ``--root``, PYBUILD_ROOT, file, then the default for this user)."""
         chosen = self._root or self._environ.get("PYBUILD_ROOT") or self._text("root")
         if chosen:
-            return Path(os.path.abspath(os.path.expanduser(chosen)))
+            return _path(os.path.abspath(os.path.expanduser(chosen)))
         if os.geteuid() == 0:
-            return Path("/var/lib/pybuild")
+            return _path("/var/lib/pybuild")
         data = self._environ.get("XDG_DATA_HOME")
-        return (Path(data) if data else self.home / ".local/share") / "pybuild"
+        return (_path(data) if data else self.home / ".local/share") / "pybuild"
 
     @property
     def docker_config_dir(self) -> Path:
         """Where docker's client keeps ``config.json``."""
         chosen = self._config_dir or self._environ.get("DOCKER_CONFIG")
-        return Path(os.path.expanduser(chosen)) if chosen else self.home / ".docker"
+        return _path(os.path.expanduser(chosen)) if chosen else self.home / ".docker"
 
     @property
     def color(self) -> bool:
@@ -139,16 +142,16 @@ class Settings:
     @property
     def registries_conf(self) -> tuple[Path, ...]:
         """Where ``registries.conf`` may be, the user's first."""
-        own = Path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
+        own = _path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
         chosen = self._environ.get("CONTAINERS_REGISTRIES_CONF")
-        usual = (own / "containers/registries.conf", Path("/etc/containers/registries.conf"))
-        return (Path(chosen), *usual) if chosen else usual
+        usual = (own / "containers/registries.conf", _path("/etc/containers/registries.conf"))
+        return (_path(chosen), *usual) if chosen else usual
 
     @property
     def certs_dirs(self) -> tuple[Path, ...]:
         """Where certificates of registries are kept, a directory per host."""
-        own = Path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
-        return (own / "containers/certs.d", Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+        own = _path(self._environ.get("XDG_CONFIG_HOME") or self.home / ".config")
+        return (own / "containers/certs.d", _path("/etc/containers/certs.d"), _path("/etc/docker/certs.d"))
 
     @property
     def traced(self) -> bool:
@@ -174,6 +177,12 @@ class Settings:
             path = self._file_path()
             self._file = _read_toml(path) if os.path.exists(path) else {}
         return self._file
+
+
+def _path(text: str | os.PathLike[str]) -> Path:
+    from pathlib import Path
+
+    return Path(text)
 
 
 def _read_toml(path: str) -> dict[str, Any]:

@@ -445,6 +445,7 @@ class Monitor:
         exec_id = request["id"]
         self._execs[exec_id] = job
         job.on_finished = lambda code: self._exec_finished(exec_id, job, code)
+        self._record(execs=list(self._execs))
         client.send(wire.OK, wire.pack({"id": exec_id, "pid": child.pid}))
         if not request.get("detach"):
             _attach(client, job, {"stdin": request["stdin"], "stdout": True, "stderr": True})
@@ -452,7 +453,6 @@ class Monitor:
         if request.get("size"):
             job.resize(*request["size"])
         self._watch(child, job)
-        self._record(execs=list(self._execs))
 
     def _exec_finished(self, exec_id: str, job: Job, code: int) -> None:
         self._execs.pop(exec_id, None)

@@ -3,32 +3,27 @@
 A container on the bridge has its own network namespace. Its monitor holds it by a file descriptor, so that
 the namespace, its end of the veth pair and with them the other end vanish with the monitor; nothing is left
 to clean. What is shared by every state directory of the machine lives in ``/run/pybuild/net/<bridge>``: the
-table of addresses (``runtime.ipam``), the rules in force, and the pool of ready namespaces for RUN steps::
+table of addresses (``runtime.ipam``) and the rules in force::
 
     bridge.json            subnet, gateway, tool that made the rules
     addresses.json  lock   who has which address
-    build/<n>              a network namespace, bind-mounted
-    build/<n>.lock         flocked by the build that uses it
 
-A build asks ``acquire_build_network``; where no bridge can be made it gets the host's network and the
-reason (EXE-16). Functions that must enter a namespace do so in a thread of their own: the rest of the
-process never moves.
+RUN steps take theirs from ``runtime.buildnet``. Functions that must enter a namespace do so in a thread of
+their own: the rest of the process never moves.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime import ipam
-from runtime.errors import ContainerError, NotPermitted, PybuildError
-from runtime.spec import Network
+from runtime.errors import ContainerError, NotPermitted
 from runtime.state import NetworkState, ProcessRef, write_file
 
 if TYPE_CHECKING:
@@ -38,8 +33,6 @@ T = TypeVar("T")
 
 DEFAULT_BRIDGE = "pybuild0"
 DEFAULT_SUBNETS = ("172.29.0.0/16", "172.30.0.0/16", "10.129.0.0/16", "192.168.176.0/20")
-POOL_SIZE = 64
-POOL_KEEP = 4
 
 _CLASS_NET = Path("/sys/class/net")
 
@@ -117,63 +110,9 @@ def connect(config: BridgeConfig, netns: int, *, owner: ProcessRef, mac_address:
     return _attach(bridge, netns, address, mac_address)
 
 
-@dataclass(slots=True)
-class BuildNetwork:
-    """A network for RUN steps, one step at a time; a context manager that gives it back.
-
-    ``network`` goes into a ContainerSpec. ``reason`` says why it is the host's network when a sandbox was
-    wanted; ``isolated`` tells which resolv.conf fits.
-    """
-
-    network: Network
-    reason: str = ""
-    address: str = ""
-    _lock: int = -1
-    _release: Callable[[], None] | None = field(default=None, repr=False)
-
-    @property
-    def isolated(self) -> bool:
-        """Whether the host's loopback is out of reach."""
-        return self.network.mode != "host"
-
-    def release(self) -> None:
-        """Give the namespace back to the pool; safe to call twice."""
-        if self._release is not None:
-            self._release()
-            self._release = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
-
-    def __enter__(self) -> BuildNetwork:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-def acquire_build_network(config: BridgeConfig | None = None) -> BuildNetwork:
-    """A ready namespace on the bridge for a RUN step: a pooled one when there is, else a new one.
-
-    Never raises for want of a bridge: then it is the host's network, with the reason.
-    """
-    config = config or BridgeConfig()
-    reason = unavailable_reason()
-    if reason is not None:
-        return BuildNetwork(Network(mode="host"), reason=reason)
-    try:
-        return _pooled(config)
-    except (PybuildError, OSError) as error:
-        return BuildNetwork(Network(mode="host"), reason=str(error))
-
-
 def teardown(config: BridgeConfig) -> None:
-    """Remove the bridge, its rules and its pool; what containers still use it is the caller's concern."""
+    """Remove the bridge, and its rules; what containers still use it is the caller's concern."""
     with ipam.locked(config.state_dir):
-        for path in _pool_files(config):
-            _drop_namespace(path)
         known = _read_bridge(config)
         if known is not None:
             from runtime import netfilter
@@ -264,7 +203,7 @@ def _attach(bridge: Bridge, netns: int, address: str, mac_address: str) -> Netwo
         if (_CLASS_NET / outside).exists():
             # Left by an owner that died a moment ago: its namespace is still being taken apart by the kernel.
             ip.link("del", index=_index(outside))
-        mtu = _uplink_mtu()
+        mtu = uplink_mtu()
         peer = {"ifname": "eth0", "net_ns_fd": netns, "address": mac, "mtu": mtu}
         ip.link("add", ifname=outside, kind="veth", mtu=mtu, peer=peer)
         ip.link("set", index=_index(outside), master=_index(bridge.name), state="up")
@@ -298,7 +237,7 @@ def host_link_name(bridge: str, address: str) -> str:
     )
 
 
-def _uplink_mtu() -> int:
+def uplink_mtu() -> int:
     """The packet size of the host's default route, so that what containers send fits without fragments."""
     try:
         with open("/proc/net/route") as file:
@@ -363,116 +302,6 @@ def _in_thread(action: Callable[[], T]) -> T:
 
 
 # -- the pool
-
-
-def _pooled(config: BridgeConfig) -> BuildNetwork:
-    pool = config.state_dir / "build"
-    pool.mkdir(mode=0o755, parents=True, exist_ok=True)
-    first_free: tuple[Path, int] | None = None
-    for number in range(POOL_SIZE):
-        path = pool / str(number)
-        lock = _try_lock(path.with_suffix(".lock"))
-        if lock is None:
-            continue
-        ready = _ready_address(config, path)
-        if ready:
-            if first_free is not None:
-                os.close(first_free[1])
-            return _lend(path, lock, ready)
-        if first_free is None:
-            first_free = (path, lock)
-        else:
-            os.close(lock)
-        if not path.exists() and number >= POOL_KEEP:
-            break
-    if first_free is None:
-        raise NetworkFailed(f"all {POOL_SIZE} build networks are in use")
-    path, lock = first_free
-    try:
-        return _lend(path, lock, _fill(config, path))
-    except BaseException:
-        os.close(lock)
-        raise
-
-
-def _lend(path: Path, lock: int, address: str) -> BuildNetwork:
-    keep = int(path.name) < POOL_KEEP
-    return BuildNetwork(
-        Network(mode="path", path=str(path)),
-        address=address,
-        _lock=lock,
-        _release=None if keep else lambda: _drop_namespace(path),
-    )
-
-
-def _fill(config: BridgeConfig, path: Path) -> str:
-    """Make the namespace of one pool entry; returns its address."""
-    from runtime.syscalls.constants import MS_BIND
-    from runtime.syscalls.linux import LinuxKernel
-
-    _drop_namespace(path)
-    bridge = ensure_bridge(config)
-    path.touch()
-
-    def keep(_: int) -> None:
-        LinuxKernel().mount("/proc/thread-self/ns/net", str(path), "", MS_BIND)
-
-    with ipam.locked(config.state_dir):
-        address = ipam.allocate(config.state_dir, _network(bridge.subnet), path)
-    try:
-        new_namespace(keep)
-        netns = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _attach(bridge, netns, address, "")
-        finally:
-            os.close(netns)
-    except BaseException:
-        _drop_namespace(path)
-        raise
-    write_file(path.parent, path.name + ".json", json.dumps({"address": address}).encode())
-    return address
-
-
-def _ready_address(config: BridgeConfig, path: Path) -> str:
-    """The address of a pool entry that is complete and still connected, else empty."""
-    try:
-        if os.stat(path).st_dev != os.stat("/proc/self/ns/net").st_dev:
-            return ""
-        address = json.loads((path.parent / f"{path.name}.json").read_bytes())["address"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    link = host_link_name(config.name, address)
-    return address if (_CLASS_NET / config.name / "brif" / link).exists() else ""
-
-
-def _drop_namespace(path: Path) -> None:
-    from runtime.syscalls.constants import MNT_DETACH
-    from runtime.syscalls.linux import LinuxKernel
-
-    (path.parent / f"{path.name}.json").unlink(missing_ok=True)
-    while True:
-        try:
-            LinuxKernel().umount(str(path), MNT_DETACH)
-        except OSError:
-            break
-    path.unlink(missing_ok=True)
-
-
-def _pool_files(config: BridgeConfig) -> list[Path]:
-    try:
-        return [p for p in (config.state_dir / "build").iterdir() if p.name.isdigit()]
-    except FileNotFoundError:
-        return []
-
-
-def _try_lock(path: Path) -> int | None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
 
 
 # -- pyroute2

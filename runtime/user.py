@@ -57,7 +57,8 @@ def resolve(user: str, extra_groups: tuple[str, ...], read: Reader) -> Identity:
     group file, for an entry of the passwd file and when no group was asked for.
     """
     name, _, group = user.partition(":")
-    entry = _passwd_entry(name or "0", read)
+    name = name or "0"
+    entry = _passwd_entry(name, read)
     if entry is None:
         uid, gid, home, login = _number(name, "user"), 0, "/", ""
     else:

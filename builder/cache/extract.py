@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from builder.cache.compression import Decompressor, InflateLimits, Readable
 from builder.cache.readahead import ReadAhead
-from builder.cache.tarread import BadArchive, Entry, TarReader
+from builder.cache.tarfields import BadArchive
+from builder.cache.tarread import Entry, TarReader
 from builder.cache.tree import TreeError, join, resolve_in
 from builder.cache.treewriter import Writer
 from builder.errors import PybuildError, StoreFull

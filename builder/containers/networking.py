@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.cache.store import Store
 from builder.containers import options as parse
@@ -18,6 +18,9 @@ from runtime.container import Connect
 from runtime.errors import PybuildError
 from runtime.spec import Network
 from runtime.state import NetworkState, PortState, ProcessRef
+
+if TYPE_CHECKING:
+    from runtime.network import BridgeConfig
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104  (publishing to every address is the documented default)
 
@@ -60,10 +63,17 @@ def _simple(store: Store, asked: str) -> Plan:
     return Plan(network=Network(mode="path", path=f"/proc/{pid}/ns/net"), mode=asked)
 
 
+def bridge_config() -> BridgeConfig:
+    """The bridge that containers of this machine share."""
+    from runtime.network import BridgeConfig
+
+    return BridgeConfig()
+
+
 def _bridge(container: Container, *, explicit: bool) -> Plan:
     from runtime import network
 
-    config = network.BridgeConfig()
+    config = bridge_config()
     try:
         reason = network.unavailable_reason()
         if reason is None:

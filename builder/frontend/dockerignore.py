@@ -10,6 +10,14 @@ import re
 from collections.abc import Callable, Iterable
 
 from builder.frontend.errors import InvalidInstruction
+from builder.frontend.ignorepatterns import (
+    Automaton,
+    Token,
+    expression,
+    is_costly,
+    prefix_expression,
+    tokens_of,
+)
 from builder.frontend.paths import clean
 
 
@@ -21,17 +29,17 @@ class IgnoreMatcher:
     def __init__(self, patterns: Iterable[str]) -> None:
         """Patterns in order, ``!`` marks exceptions; raises InvalidInstruction for a malformed one."""
         self.patterns = tuple(_clean(pattern) for pattern in patterns)
-        groups: list[tuple[bool, list[str]]] = []
+        groups: list[tuple[bool, list[list[Token]]]] = []
         for pattern in self.patterns:
             excludes = not pattern.startswith("!")
-            translated = _translate(pattern.removeprefix("!"))
+            tokens = tokens_of(pattern.removeprefix("!"))
             if groups and groups[-1][0] is excludes:
-                groups[-1][1].append(translated)
+                groups[-1][1].append(tokens)
             else:
-                groups.append((excludes, [translated]))
+                groups.append((excludes, [tokens]))
         self.has_exceptions = any(not excludes for excludes, _ in groups)
         # The last pattern that matches decides (IGN-05), so ask from the end.
-        self._groups = tuple((excludes, _compile(items)) for excludes, items in reversed(groups))
+        self._groups = tuple((excludes, _matcher(items)) for excludes, items in reversed(groups))
         self._prefix: re.Pattern[str] | None = None
 
     @classmethod
@@ -51,7 +59,7 @@ class IgnoreMatcher:
         if not self.has_exceptions:
             return False
         if self._prefix is None:
-            items = [_translate_prefix(p[1:]) for p in self.patterns if p.startswith("!")]
+            items = [prefix_expression(tokens_of(p[1:])) for p in self.patterns if p.startswith("!")]
             self._prefix = re.compile("|".join(items), re.DOTALL)
         return self._prefix.fullmatch(directory) is not None
 
@@ -89,107 +97,13 @@ def _clean(pattern: str) -> str:
     return mark + rest
 
 
-def _compile(items: list[str]) -> Callable[[str], re.Match[str] | None]:
-    """One expression for several; a path below a match matches too (IGN-05)."""
-    return re.compile(f"(?:{'|'.join(items)})(?:/.*)?", re.DOTALL).fullmatch
-
-
-def _translate(pattern: str) -> str:
-    """A pattern as a regular expression for whole paths (IGN-04)."""
-    out: list[str] = []
-    for kind, text in _tokens(pattern):
-        out.append(text if kind == "set" else _SIMPLE.get(kind) or re.escape(text))
-    return "".join(out)
-
-
-_SIMPLE = {"star": "[^/]*", "one": "[^/]", "deep": "(?:.*/)?", "rest": ".*"}
-
-
-def _translate_prefix(pattern: str) -> str:
-    """An expression for the directories that may hold a match of ``pattern``."""
-    nested = ""
-    parts: list[str] = []
-    current = ""
-    for kind, text in _tokens(pattern):
-        if kind in ("deep", "rest"):
-            nested = ".*"
-            break
-        if kind == "char" and text == "/":
-            parts.append(current)
-            current = ""
-        else:
-            current += text if kind == "set" else _SIMPLE.get(kind) or re.escape(text)
-    if nested:
-        # Everything from here on is possible, and so is every directory on the way here.
-        expression = f"{current}.*"
-    elif parts:
-        expression, parts = parts[-1], parts[:-1]
-    else:
-        return r"(?!)"
-    for part in reversed(parts):
-        expression = f"{part}(?:/{expression})?"
-    return f"(?:{expression})"
-
-
-def _tokens(pattern: str) -> list[tuple[str, str]]:
-    """(kind, text): char, star, one, set, deep (``**`` before something), rest (``**`` at the end)."""
-    found: list[tuple[str, str]] = []
-    position, end = 0, len(pattern)
-    while position < end:
-        char = pattern[position]
-        position += 1
-        if char == "*" and pattern.startswith("*", position):
-            while pattern.startswith("*", position):
-                position += 1
-            if pattern.startswith("/", position):
-                position += 1
-            found.append(("rest" if position >= end else "deep", ""))
-        elif char == "*":
-            found.append(("star", ""))
-        elif char == "?":
-            found.append(("one", ""))
-        elif char == "[":
-            text, position = _set(pattern, position)
-            found.append(("set", text))
-        elif char == "\\":
-            if position >= end:
-                raise _malformed(pattern)
-            found.append(("char", pattern[position]))
-            position += 1
-        else:
-            found.append(("char", char))
-    return found
-
-
-def _set(pattern: str, position: int) -> tuple[str, int]:
-    """A ``[…]`` class, from after its bracket."""
-    negated = pattern.startswith("^", position)
-    position += negated
-    items: list[str] = []
-    while True:
-        if position >= len(pattern):
-            raise _malformed(pattern)
-        if pattern[position] == "]" and items:
-            break
-        low, position = _set_char(pattern, position)
-        high = low
-        if pattern.startswith("-", position):
-            high, position = _set_char(pattern, position + 1)
-        if high < low:
-            raise _malformed(pattern)
-        items.append(f"{re.escape(low)}-{re.escape(high)}" if high != low else re.escape(low))
-    return f"(?!/)[{'^' if negated else ''}{''.join(items)}]", position + 1
-
-
-def _set_char(pattern: str, position: int) -> tuple[str, int]:
-    if position < len(pattern) and pattern[position] == "\\":
-        position += 1
-    elif position < len(pattern) and pattern[position] in "-]":
-        raise _malformed(pattern)
-    if position >= len(pattern):
-        raise _malformed(pattern)
-    return pattern[position], position + 1
-
-
-def _malformed(pattern: str) -> InvalidInstruction:
-    return InvalidInstruction(f"syntax error in pattern: {pattern[:200]!r}", code="bad-ignore-pattern")
+def _matcher(patterns: list[list[Token]]) -> Callable[[str], object]:
+    """One test for several patterns; a path below a match matches too (IGN-05)."""
+    plain = [expression(tokens) for tokens in patterns if not is_costly(tokens)]
+    costly = [Automaton(tokens).matches for tokens in patterns if is_costly(tokens)]
+    matches: Callable[[str], object] = re.compile(
+        f"(?:{'|'.join(plain) or '(?!)'})(?:/.*)?", re.DOTALL
+    ).fullmatch
+    if not costly:
+        return matches
+    return lambda path: matches(path) or any(test(path) for test in costly)

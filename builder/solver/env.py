@@ -64,8 +64,11 @@ class Executor(Protocol):
 class Networks(Protocol):
     """Networks for RUN steps."""
 
-    def lease(self, reporter: Reporter) -> AbstractContextManager[Network]:
-        """A network namespace with a way out, or the host's where none can be made."""
+    def lease(self, reporter: Reporter, *, reusable: bool = True) -> AbstractContextManager[Network]:
+        """A network namespace with a way out, or the host's where none can be made.
+
+        ``reusable``: the step cannot change its network, so a later step may have it.
+        """
         ...
 
 

@@ -118,7 +118,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
     """The request that a command line means."""
     from builder.build import BuildRequest
 
-    settings = app.settings
+    settings, outputs = app.settings, _outputs(args)
     context, dockerfile = args.words[0], args.optional("file") or None
     if context == "-" and dockerfile == "-":
         raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
@@ -128,6 +128,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
     return BuildRequest(
         context=context,
         stdin=app.stdin if uses_stdin else None,
+        stdout=app.stdout if any(spec.dest == "-" for spec in outputs) else None,
         dockerfile=dockerfile,
         tags=args.many("tag"),
         build_args=options.build_args(args, settings),
@@ -137,7 +138,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
         no_cache=args.on("no-cache"),
         no_cache_filter=args.many("no-cache-filter"),
         pull=args.on("pull"),
-        outputs=_outputs(args),
+        outputs=outputs,
         build_contexts=tuple(pair(item, "build context") for item in args.many("build-context")),
         secrets=tuple(options.read_secret(item, settings) for item in args.many("secret")),
         ssh=options.ssh_agents(args, settings),

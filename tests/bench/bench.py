@@ -43,7 +43,7 @@ class Bench:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.ours = Runner(work / "root")
-        self.peer = Peer(work / "peer") if shutil.which("buildah") and os.geteuid() == 0 else None
+        self.peer = Peer() if shutil.which("buildah") and os.geteuid() == 0 else None
         busybox = bases.archive("busybox")
         self.ours.load(busybox)
         if self.peer:

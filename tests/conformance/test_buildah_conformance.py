@@ -112,9 +112,9 @@ RUN rm -rf /home && echo file > /home
 
 
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Peer]:
+def peer(busybox: Path) -> Iterator[Peer]:
     tool("buildah")
-    peer = Peer(tmp_path_factory.mktemp("peer"))
+    peer = Peer()
     peer.load(busybox)
     yield peer
     peer.close()

@@ -542,7 +542,7 @@ def test_death_of_the_launcher_kills_containers(base: Path, tmp_path: Path) -> N
     launcher = Launcher.start()
     lab = Lab(base, tmp_path, launcher)
     handle = launcher.run(lab.spec("sleep", "60"), stdout=1, stderr=2)
-    os.kill(launcher._pid, signal.SIGKILL)  # noqa: SLF001 - there is no other way to ask for it
+    os.kill(launcher._pid, signal.SIGKILL)
     deadline = time.monotonic() + 5
     while Path(f"/proc/{handle.pid}/root/bin").exists():
         assert time.monotonic() < deadline

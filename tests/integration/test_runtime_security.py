@@ -97,7 +97,9 @@ def test_nodes_of_the_image_in_dev_are_never_used(lab: Lab, evil: Path) -> None:
     (evil / "dev" / "console").symlink_to("/etc/passwd")
     (evil / "dev" / "pts").symlink_to("/etc")
     before = (evil / "etc" / "passwd").read_text()
-    output = lab.sh("echo x > /dev/null; stat -c %F /dev/null; wc -c < /proc/keys", root=DirRoot(path=str(evil)))
+    output = lab.sh(
+        "echo x > /dev/null; stat -c %F /dev/null; wc -c < /proc/keys", root=DirRoot(path=str(evil))
+    )
     assert output.split("\n")[0] == "character special file"
     assert output.split()[-1] == "0"
     assert (evil / "etc" / "passwd").read_text() == before
@@ -131,7 +133,9 @@ def test_mount_targets_through_links_stay_in_the_root(lab: Lab, evil: Path, cana
         FileMount(target="/out/new", data=b"x"),
         TmpfsMount(target=f"/up/{str(canary)[1:]}/other"),
     )
-    lab.sh("touch /out/dir/inside; cat /out/new", root=DirRoot(path=str(evil)), mounts=mounts, clean_stubs=True)
+    lab.sh(
+        "touch /out/dir/inside; cat /out/new", root=DirRoot(path=str(evil)), mounts=mounts, clean_stubs=True
+    )
 
 
 def test_mount_target_in_procfs_descriptors_is_refused(lab: Lab, canary: Path) -> None:
@@ -171,7 +175,12 @@ def test_subpaths_do_not_leave_their_source(lab: Lab, tmp_path: Path, canary: Pa
     (source / "up").symlink_to("../canary")
     for subpath in ("link", "up", "../canary", "link/dir"):
         try:
-            lab.run("sh", "-c", "touch /m/owned", mounts=(BindMount(target="/m", source=str(source), subpath=subpath),))
+            lab.run(
+                "sh",
+                "-c",
+                "touch /m/owned",
+                mounts=(BindMount(target="/m", source=str(source), subpath=subpath),),
+            )
         except SetupFailed:
             continue
     with pytest.raises(SetupFailed):
@@ -217,7 +226,14 @@ def test_racing_mount_targets(lab: Lab, evil: Path, canary: Path, tmp_path: Path
         end = time.monotonic() + 1.0
         while time.monotonic() < end:
             try:
-                lab.run("sh", "-c", "echo x > /vol/a/dir/x", root=DirRoot(path=str(evil)), mounts=mounts, clean_stubs=True)
+                lab.run(
+                    "sh",
+                    "-c",
+                    "echo x > /vol/a/dir/x",
+                    root=DirRoot(path=str(evil)),
+                    mounts=mounts,
+                    clean_stubs=True,
+                )
             except SetupFailed:
                 continue
 
@@ -239,7 +255,9 @@ def test_racing_sub_path(lab: Lab, tmp_path: Path, canary: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["etc/passwd", "etc/group"])
-@pytest.mark.parametrize("kind", ["fifo", "device", "huge", "link-out", "loop", "directory", "procfs", "socket"])
+@pytest.mark.parametrize(
+    "kind", ["fifo", "device", "huge", "link-out", "loop", "directory", "procfs", "socket"]
+)
 def test_user_files_that_are_traps(lab: Lab, evil: Path, canary: Path, name: str, kind: str) -> None:
     victim = evil / name
     victim.unlink()
@@ -273,7 +291,10 @@ def test_user_files_that_are_traps(lab: Lab, evil: Path, canary: Path, name: str
 
 
 def test_long_lines_and_rubbish_in_passwd(lab: Lab, evil: Path) -> None:
-    rubbish = b"x" * 300_000 + b"\nroot::::\nbob:x:99999999999:1:::\nbob:x:-1:0::/:\nbob:x:12:13::/b:/bin/sh\n\xff\xfe:x:1"
+    rubbish = (
+        b"x" * 300_000
+        + b"\nroot::::\nbob:x:99999999999:1:::\nbob:x:-1:0::/:\nbob:x:12:13::/b:/bin/sh\n\xff\xfe:x:1"
+    )
     (evil / "etc" / "passwd").write_bytes(rubbish)
     assert lab.sh("id -u", root=DirRoot(path=str(evil)), user="bob").strip() == "12"
 
@@ -304,7 +325,9 @@ def test_interpreter_cannot_be_written_through_proc_self_exe(lab: Lab, tmp_path:
 
 
 def test_nothing_of_the_launcher_shows(lab: Lab) -> None:
-    output = lab.sh("cat /proc/1/cmdline /proc/1/environ | tr '\\0' '\\n'; ls /proc | grep -c '^[0-9]'; cat /proc/1/status")
+    output = lab.sh(
+        "cat /proc/1/cmdline /proc/1/environ | tr '\\0' '\\n'; ls /proc | grep -c '^[0-9]'; cat /proc/1/status"
+    )
     assert "runtime" not in output
     assert "launcher" not in output
     assert str(lab.base) not in lab.sh("cat /proc/1/environ")
@@ -346,7 +369,9 @@ def test_exec_cannot_be_traced_and_holds_nothing(lab: Lab) -> None:
 def test_exec_capabilities_are_cut_to_the_containers(lab: Lab) -> None:
     main = lab.launcher.run(lab.spec("sleep", "60", capabilities=("CHOWN",)), stdout=1, stderr=2)
     read, write = os.pipe()
-    spec = ExecSpec(args=("grep", "^Cap", "/proc/self/status"), env=("PATH=/bin",), capabilities=capabilities.ALL)
+    spec = ExecSpec(
+        args=("grep", "^Cap", "/proc/self/status"), env=("PATH=/bin",), capabilities=capabilities.ALL
+    )
     lab.launcher.enter(main.pid, spec, stdout=write, stderr=write).wait()
     os.close(write)
     with open(read) as stream:
@@ -362,7 +387,10 @@ def test_exec_working_directory_through_descriptors_is_refused(lab: Lab) -> None
     for number in (3, 4, 5, 8, 10):
         with pytest.raises(SetupFailed):
             lab.launcher.enter(
-                main.pid, ExecSpec(args=("pwd",), env=("PATH=/bin",), cwd=f"/proc/self/fd/{number}"), stdout=1, stderr=2
+                main.pid,
+                ExecSpec(args=("pwd",), env=("PATH=/bin",), cwd=f"/proc/self/fd/{number}"),
+                stdout=1,
+                stderr=2,
             )
     main.kill()
     main.wait()

@@ -38,7 +38,9 @@ def read(store, snapshot, path):
 
 def changed(own):
     """Every file of a difference; a directory that was only copied up counts for nothing."""
-    return sorted(os.path.relpath(os.path.join(d, name), own) for d, _, names in os.walk(own) for name in names)
+    return sorted(
+        os.path.relpath(os.path.join(d, name), own) for d, _, names in os.walk(own) for name in names
+    )
 
 
 def test_a_run_sees_its_base_and_its_changes_are_the_result(store, launcher):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from builder.frontend.convert import convert
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import DockerfileError, ExpansionProblem
 from builder.frontend.gitref import parse_git_ref
+from builder.frontend.ignorepatterns import Automaton, expression, tokens_of
 from builder.frontend.parser import Dockerfile, Nodes, parse, parse_nodes
 from builder.frontend.patterns import remove_prefix, remove_suffix, replace_pattern
 from builder.frontend.words import expand, expand_words
@@ -197,6 +199,17 @@ def test_ignore_rules_agree_with_a_model(rules, name):
         for n in range(1, len(parts)):
             above = "/".join(parts[:n])
             assert not found.excludes(above) or found.may_hold_exception(above)
+
+
+@quick
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "?", "**", "**/", "/", "[ab]", "[^a]"]), min_size=1, max_size=7),
+    path,
+)
+def test_the_automaton_agrees_with_the_expression(pieces, name):
+    tokens = tokens_of("".join(pieces))
+    expected = re.compile(f"(?:{expression(tokens)})(?:/.*)?", re.DOTALL).fullmatch(name) is not None
+    assert Automaton(tokens).matches(name) == expected
 
 
 @quick

@@ -27,6 +27,7 @@ class Example:
         return f"example/{self.name}:test"
 
 
+TOKEN = "canary-5b1f0a77c9"
 _DIR = REPO / "examples"
 EXAMPLES = (
     Example("hello", _DIR / "hello", (), files=("hello.txt",)),
@@ -58,7 +59,7 @@ def build(runner: Runner, example: Example, archives: dict[str, Path], *flags: s
     """Build an example (and the parent it needs) with its bases loaded; ``flags`` as for ``build``."""
     for base in example.bases:
         runner.load(archives[base])
-    env = {"BUILD_TOKEN": "a token"}
+    env = {"BUILD_TOKEN": TOKEN}
     if example.parent:
         runner.build(example.context / "parent", "-t", example.parent)
     runner.build(example.context, "-t", example.tag, *example.flags, *flags, env=env)

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
@@ -56,10 +57,9 @@ def storage_driver() -> str:
 
 @dataclass
 class Peer:
-    """One storage for podman and buildah together."""
+    """One storage for podman and buildah together; its paths are short, because podman wants that."""
 
-    base: Path
-    _podman_flags: list[str] | None = field(default=None, repr=False)
+    base: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="pb-peer-", dir="/tmp")))
 
     @property
     def storage(self) -> list[str]:
@@ -108,6 +108,7 @@ class Peer:
         self.podman("rm", "--all", "--force", check=False)
         for name in ("root/overlay", "runroot/overlay", "root"):
             run(["umount", str(self.base / name)], check=False)
+        shutil.rmtree(self.base, ignore_errors=True)
 
     def _runtime(self) -> list[str]:
         return ["--runtime", runtime()]

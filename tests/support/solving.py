@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from builder.cache import keys
 from builder.llb.definition import Definition, Edge, Vertex, VertexMeta
 from builder.llb.ops import ExecMeta, ExecOp, Mount, SourceOp
+from builder.solver.cancel import Cancel
 from builder.solver.env import SolveEnv
 from builder.solver.progress import LogEvent, VertexEvent
-from builder.solver.cancel import Cancel
 from runtime.spec import Network
 
 BASE = Vertex(
@@ -70,7 +70,7 @@ class Base:
 
 class NoNetwork:
     @contextmanager
-    def lease(self, reporter):
+    def lease(self, reporter, *, reusable=True):
         yield Network(mode="none")
 
 

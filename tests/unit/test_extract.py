@@ -16,14 +16,14 @@ import pytest
 from builder.cache.compression import CorruptData, InflateLimits
 from builder.cache.extract import Limits, apply, is_archive
 from builder.cache.layer import END, entry_header, pad, pax_records, ustar
-from builder.cache.tarread import BadArchive
+from builder.cache.tarfields import BadArchive
 from builder.cache.tree import View
 from builder.cache.treewriter import Writer
 from builder.errors import PybuildError
 from builder.oci.digest import Digest
 
 ME = (os.getuid(), os.getgid())
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes owners, devices and whiteouts")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes files of other owners")]
 
 
 def member(name: str, data: bytes = b"", kind: bytes = b"0", **values: Any) -> bytes:
@@ -225,8 +225,6 @@ def test_dest_counts_as_the_root(tmp_path: Path) -> None:
     assert (root / "dest/.wh.keep").read_text() == "plain"
 
 
-@pytest.mark.root
-@needs_root
 def test_owners_devices_attributes(tmp_path: Path) -> None:
     caps = b"\1\0\0\2" + struct.pack("<IIII", 1 << 10, 0, 0, 0)
     data = (
@@ -256,8 +254,6 @@ def test_owners_devices_attributes(tmp_path: Path) -> None:
 LOWER = {"a": "1", "d/x": "x", "d/y": "y", "e/z": "z"}
 
 
-@pytest.mark.root
-@needs_root
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [
@@ -493,8 +489,6 @@ def test_a_mutator_cannot_lead_the_extractor_outside(tmp_path: Path, canary: Pat
         thread.join()
 
 
-@pytest.mark.root
-@needs_root
 def test_umoci_unpacks_the_same(tmp_path: Path) -> None:
     """A differential run over whiteouts, opaque directories, replaced types, links."""
     layers = [

@@ -21,7 +21,7 @@ from builder.solver.ops.fileop import run_file_op
 
 ME = (os.getuid(), os.getgid())
 KEEP = ChownOpt(user=UserOpt(id=ME[0]), group=UserOpt(id=ME[1]))
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners, makes whiteouts")
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="makes files of other owners")]
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -219,8 +219,6 @@ def test_files_are_replaced_not_written_through(tmp_path: Path) -> None:
     assert (inner / "target").read_text() == "content of target"
 
 
-@pytest.mark.root
-@needs_root
 def test_owners_modes_times_links_attributes(tmp_path: Path) -> None:
     """FIL-10…FIL-13, CPY-12…CPY-14, CPY-24."""
     src = tmp_path / "src"
@@ -258,8 +256,6 @@ def test_owners_modes_times_links_attributes(tmp_path: Path) -> None:
     assert stat.S_IMODE((dest / "sym").stat().st_mode) == 0o755
 
 
-@pytest.mark.root
-@needs_root
 def test_owners_by_name_come_from_the_destination(tmp_path: Path) -> None:
     """CPY-12: primary groups, groups by name, clear errors for unknown names."""
     src = tree(tmp_path / "src", "f")
@@ -415,8 +411,6 @@ def test_mkfile_symlink_rm(tmp_path: Path) -> None:
     assert names(dest) == ["d/", "keep", "new"]
 
 
-@pytest.mark.root
-@needs_root
 def test_results_go_to_an_upper_directory(tmp_path: Path) -> None:
     """FIL-17: over layers, only what changes is written."""
     low = tree(tmp_path / "low", "etc/passwd", "etc/other", "app/old")

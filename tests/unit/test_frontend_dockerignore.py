@@ -94,6 +94,16 @@ def test_malformed(pattern):
     assert caught.value.code == "bad-ignore-pattern"
 
 
+def test_no_pattern_is_slow():
+    found = IgnoreMatcher(["**/a" * 30 + "**/z", "*a" * 30 + "b", "!" + "**/c/" * 30 + "x"])
+    start = time.process_time()
+    assert not found.excludes("a/" * 3000 + "b")
+    assert not found.excludes("a" * 250 + "c")
+    assert found.excludes("a" * 250 + "b")
+    assert found.may_hold_exception("x")
+    assert time.process_time() - start < 2
+
+
 def test_many_paths_are_quick():
     found = IgnoreMatcher([f"dir{n}/**/*.o" for n in range(30)] + ["node_modules", "**/.git", "!dir3/keep.o"])
     paths = [f"src{n % 50}/a{n % 7}/file{n}.py" for n in range(20_000)]

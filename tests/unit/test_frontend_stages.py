@@ -238,6 +238,8 @@ def test_an_image_of_another_platform_is_linted_or_adopted():
     found = converted("FROM a\nRUN r\n", FakeResolver(configs), supported_platforms=(AMD64, ARM64))
     assert found.warnings == ()
     assert found.platform == ARM64
+    found = converted("FROM a AS b\nFROM b\nRUN r\n", FakeResolver(configs), supported_platforms=(ARM64,))
+    assert found.definition.vertices[-1].platform == ARM64
 
 
 def test_multi_platform_names():

@@ -86,7 +86,10 @@ def test_golden_header_bytes() -> None:
     long = entry_header(b"d/" + b"n" * 120, b"0", mode=0o644, uid=0, gid=0)
     assert long[:19] == b"d/PaxHeaders.0/nnnn"
     assert long[156:157] == b"x"
-    assert b"131 path=d/nnn" in long
+    assert b"132 path=d/nnn" in long
+    for size in range(80, 110):
+        record = pax_records({"k": b"v" * size})
+        assert int(record.split()[0]) == len(record)
 
 
 @pytest.mark.root

@@ -44,7 +44,12 @@ def test_resources_are_bounded():
 
 
 def test_the_longest_way_goes_first():
-    tasks = (Task(id="short"), Task(id="long"), Task(id="mid", needs=("long",)), Task(id="end", needs=("mid",)))
+    tasks = (
+        Task(id="short"),
+        Task(id="long"),
+        Task(id="mid", needs=("long",)),
+        Task(id="end", needs=("mid",)),
+    )
     assert Scheduler(tasks, {"": 0}).start() == ["long", "short"]
 
 

@@ -42,6 +42,7 @@ def _ignores_cache(stage: StageState) -> bool:
 
 def _continue_stage(stage: StageState, base: StageState) -> None:
     """FRM-14."""
+    stage.platform = base.platform
     stage.tree = base.tree
     stage.local = base.local
     stage.settings = Settings(base.settings.freeze(base.platform))

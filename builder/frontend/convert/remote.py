@@ -43,7 +43,7 @@ def http_source(stage: StageState, instruction: Add, url: str, checksum: str) ->
             raise stage.fail(f"invalid checksum {checksum}: want sha256:<64 hex digits>", instruction)
         attrs.append(("http.checksum", checksum))
     op = SourceOp(identifier=url, attrs=tuple(attrs))
-    return Draft(op, meta=stage.meta(f"[internal] load {redact(url)}", instruction)), filename
+    return Draft(op, meta=stage.meta(redact(url), instruction)), filename
 
 
 def _is_digest(text: str) -> bool:
@@ -65,7 +65,7 @@ def git_source(stage: StageState, instruction: Add, url: str, checksum: str) -> 
         found = found._replace(keep_git_dir=keep)
     if checksum:
         found = found.with_checksum(checksum)
-    return Draft(git_op(found), meta=stage.meta(f"[internal] load git source {redact(url)}", instruction))
+    return Draft(git_op(found), meta=stage.meta(redact(url), instruction))
 
 
 def git_op(ref: GitRef) -> SourceOp:

@@ -66,6 +66,7 @@ class BuildState:
         self.images: dict[tuple[str, Platform], ResolvedImage] = {}
         self.contexts: dict[str, NamedContext] = {}
         self.locals: dict[str, LocalInput] = {}
+        self._asked: dict[tuple[str, Platform], NamedContext | None] = {}
         self._main: Draft | None = None
 
     def local(self, name: str, label: str) -> LocalInput:
@@ -97,7 +98,10 @@ class BuildState:
         """The named context called ``name``; scratch and context are never replaced (CTX-07)."""
         if name in ("scratch", "context"):
             return None
-        found = self.resolver.context(name, platform)
+        key = (name, platform)
+        if key not in self._asked:
+            self._asked[key] = self.resolver.context(name, platform)
+        found = self._asked[key]
         if found is not None:
             self.contexts[name] = found
         return found

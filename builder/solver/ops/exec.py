@@ -180,7 +180,7 @@ def _network(op: ExecOp, env: SolveEnv, reporter: Reporter, stack: ExitStack) ->
         case "none":
             return Network(mode="none")
         case "sandbox":
-            return stack.enter_context(env.networks().lease(reporter))
+            return stack.enter_context(env.networks().lease(reporter, reusable=op.security == "sandbox"))
 
 
 def _spec(
