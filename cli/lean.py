@@ -1,13 +1,15 @@
-"""A start without what is hardly ever used.
+"""A start and an end without what a short-lived process has no use for; a cached build takes half as long.
 
-The standard library's dataclasses imports inspect, with ast, dis and tokenize behind it, for a docstring that our
-classes already have: 4 ms of every call. A stand-in takes its place and turns into the real module when somebody
-asks it for anything. The collector would also run dozens of times over modules and classes that never become garbage.
+The standard library's dataclasses imports inspect, with ast, dis and tokenize behind it, for docstrings that
+our classes already have: a stand-in takes its place and turns into the real module when somebody asks it for
+anything. The collector would run dozens of times over modules and classes that never become garbage. At the
+end everything is closed and flushed, and taking the interpreter apart piece by piece is left to the kernel.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import types
 
@@ -30,3 +32,9 @@ def start_lean() -> None:
     gc.set_threshold(_GC_THRESHOLD)
     if "inspect" not in sys.modules and "dataclasses" not in sys.modules:
         sys.modules["inspect"] = _Later("inspect")
+
+
+def leave(status: int) -> None:
+    """End the process at once; output must have been flushed. Returns when a tracer wants to see the end."""
+    if sys.gettrace() is None and sys.getprofile() is None:
+        os._exit(status)

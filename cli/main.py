@@ -12,7 +12,7 @@ import sys
 from builder.errors import UsageError
 from cli.commands import GROUPS, find, module_of
 from cli.flags import COMMON, Args, Command, parse, switch
-from cli.lean import start_lean
+from cli.lean import leave, start_lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,13 +34,23 @@ _PIPE_CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; the exit status is returned, never raised."""
-    if argv is None:
-        start_lean()
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command line; the exit status is returned, never raised.
+
+    Without ``argv`` the process is ours: it takes its own arguments and ends as soon as all is written.
+    """
+    if argv is not None:
+        return _run(list(argv))
+    start_lean()
+    status = _run(sys.argv[1:])
+    leave(status)
+    return status
+
+
+def _run(words: list[str]) -> int:
     try:
         status = _guarded(words)
         sys.stdout.flush()
+        sys.stderr.flush()
     except BrokenPipeError:
         _silence_stdout()
         return _PIPE_CLOSED

@@ -1,4 +1,4 @@
-"""Bridges, veth pairs, network namespaces: the door to pyroute2, imported only when a link is made.
+"""Bridges, veth pairs, network namespaces: the door to pyroute2, imported only to make or remove a bridge.
 
 A container on the bridge has its own network namespace. Its monitor holds it by a file descriptor, so that
 the namespace, its end of the veth pair and with them the other end vanish with the monitor; nothing is left
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runtime import ipam
 from runtime.errors import ContainerError, NotPermitted
+from runtime.rtnetlink import Route
 from runtime.state import NetworkState, ProcessRef, write_file
 
 if TYPE_CHECKING:
@@ -199,15 +201,17 @@ def _attach(bridge: Bridge, netns: int, address: str, mac_address: str) -> Netwo
     """Make the veth pair, put one end into ``netns`` and configure both."""
     mac = mac_address or ipam.mac_address(address)
     outside = host_link_name(bridge.name, address)
-    with _route() as ip:
-        if (_CLASS_NET / outside).exists():
-            # Left by an owner that died a moment ago: its namespace is still being taken apart by the kernel.
-            ip.link("del", index=_index(outside))
-        mtu = uplink_mtu()
-        peer = {"ifname": "eth0", "net_ns_fd": netns, "address": mac, "mtu": mtu}
-        ip.link("add", ifname=outside, kind="veth", mtu=mtu, peer=peer)
-        ip.link("set", index=_index(outside), master=_index(bridge.name), state="up")
-    in_namespace(netns, lambda: _configure_inside(address, bridge))
+    try:
+        try:
+            _veth(bridge, netns, outside, mac)
+        except FileExistsError:
+            # Left by an owner that died a moment ago: the kernel is still taking its namespace apart.
+            with _route() as ip:
+                ip.link("del", index=_index(outside))
+            _veth(bridge, netns, outside, mac)
+        in_namespace(netns, lambda: _configure_inside(address, bridge))
+    except OSError as error:
+        raise NetworkFailed(f"the kernel refused a network change: {error}") from error
     return NetworkState(
         mode="bridge",
         ip_address=address,
@@ -218,14 +222,25 @@ def _attach(bridge: Bridge, netns: int, address: str, mac_address: str) -> Netwo
     )
 
 
+def _veth(bridge: Bridge, netns: int, outside: str, mac: str) -> None:
+    with Route() as route:
+        route.veth(
+            outside,
+            bridge=_index(bridge.name),
+            mtu=uplink_mtu(),
+            netns=netns,
+            peer="eth0",
+            mac=bytes.fromhex(mac.replace(":", "")),
+        )
+
+
 def _configure_inside(address: str, bridge: Bridge) -> None:
-    with _route() as ip:
-        lo = ip.link_lookup(ifname="lo")[0]
-        eth0 = ip.link_lookup(ifname="eth0")[0]
-        ip.link("set", index=lo, state="up")
-        ip.addr("add", index=eth0, address=address, prefixlen=bridge.prefix_length)
-        ip.link("set", index=eth0, state="up")
-        ip.route("add", dst="0.0.0.0/0", gateway=bridge.gateway)
+    with Route() as route:
+        link = socket.if_nametoindex("eth0")
+        route.up(1)
+        route.address(link, address, bridge.prefix_length)
+        route.up(link)
+        route.default_route(link, bridge.gateway)
 
 
 def host_link_name(bridge: str, address: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,12 +49,17 @@ def lab(tmp_path_factory: pytest.TempPathFactory, bridge: BridgeConfig) -> Itera
 
 def test_none_has_only_loopback(lab: ContainerLab) -> None:
     """NET-01."""
-    assert lab.sh("ls /sys/class/net; cat /sys/class/net/lo/operstate", network="none").split() == ["lo", "unknown"]
+    assert lab.sh("ls /sys/class/net; cat /sys/class/net/lo/operstate", network="none").split() == [
+        "lo",
+        "unknown",
+    ]
 
 
 def test_bridge_gives_an_address_and_a_route(lab: ContainerLab, bridge: BridgeConfig) -> None:
     """NET-04, NET-05, NET-08."""
-    made = lab.start("sleep", "100", network="bridge", hostname="web", extra_hosts=("db:10.1.2.3", "up:host-gateway"))
+    made = lab.start(
+        "sleep", "100", network="bridge", hostname="web", extra_hosts=("db:10.1.2.3", "up:host-gateway")
+    )
     settings = c.inspect_container(lab.store, made.id)["NetworkSettings"]
     address, gateway = settings["IPAddress"], settings["Gateway"]
     assert address.startswith(bridge.subnet.rpartition(".")[0])
@@ -121,7 +125,9 @@ def _ask(port: int) -> bytes | None:
 
 
 def test_much_data_through_a_published_port(lab: ContainerLab) -> None:
-    made = lab.start("sh", "-c", "nc -l -p 9000 | wc -c", network="bridge", ports=options.ports("127.0.0.1::9000"))
+    made = lab.start(
+        "sh", "-c", "nc -l -p 9000 | wc -c", network="bridge", ports=options.ports("127.0.0.1::9000")
+    )
     (row,) = c.port(lab.store, made.id)
     data = bytes(5_000_000)
     time.sleep(0.15)
@@ -133,7 +139,15 @@ def test_much_data_through_a_published_port(lab: ContainerLab) -> None:
 
 
 def test_udp_is_forwarded(lab: ContainerLab) -> None:
-    made = lab.start("busybox", "udpsvd", "0.0.0.0", "9001", "cat", network="bridge", ports=options.ports("127.0.0.1::9001/udp"))
+    made = lab.start(
+        "busybox",
+        "udpsvd",
+        "0.0.0.0",
+        "9001",
+        "cat",
+        network="bridge",
+        ports=options.ports("127.0.0.1::9001/udp"),
+    )
     (row,) = c.port(lab.store, made.id)
     time.sleep(0.15)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -152,7 +166,9 @@ def test_publish_all_takes_every_exposed_port(lab: ContainerLab) -> None:
 
 
 def test_restarted_by_policy_keeps_its_network(lab: ContainerLab) -> None:
-    made = lab.start("sh", "-c", "ip -4 addr show eth0; exit 1", network="bridge", restart=options.restart("on-failure:1"))
+    made = lab.start(
+        "sh", "-c", "ip -4 addr show eth0; exit 1", network="bridge", restart=options.restart("on-failure:1")
+    )
     assert c.wait(lab.store, made.id) == 1
     lines = [e.data for e in c.logs(lab.store, made.id) if b"inet " in e.data]
     assert len(lines) == 2

@@ -126,6 +126,7 @@ def test_logs_follow_until_the_end(lab: ContainerLab) -> None:
 def test_background_container_with_auto_removal(lab: ContainerLab) -> None:
     """Nobody is attached: the monitor's helper removes it."""
     made = lab.start("sh", "-c", "sleep 0.1", auto_remove=True)
+
     def actions() -> list[str]:
         return [e.action for e in lab.store.events.list() if e.id == made.id]
 
