@@ -66,10 +66,24 @@ def _guarded(words: list[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 - the one place that may not let anything through
+        if _reader_left(error):
+            raise BrokenPipeError from error
         from cli.render.errors import report
 
         sys.stdout.flush()
         return report(error, debug=call.debug, form=call.error_format, stream=sys.stderr)
+
+
+def _reader_left(error: BaseException) -> bool:
+    """Whether ``error`` came from writing to a pipe that nobody reads any more."""
+    link: BaseException | None = error
+    for _ in range(20):
+        if link is None:
+            return False
+        if isinstance(link, BrokenPipeError):
+            return True
+        link = link.__cause__
+    return False
 
 
 class _Call:

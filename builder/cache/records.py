@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from builder.errors import StoreError
 
 NEAR_LIMIT = 20
 _EMPTY = "-"
+_REST_NS = 3600 * 10**9
 _MAX_PARTS = 16 << 20
 
 
@@ -38,11 +39,27 @@ class RecordStore:
         found = self._parts(key) if parts else {}
         return CacheRecord(key, row[0], _outputs(row[1]), row[2], row[3], found)
 
+    def outputs(self, keys: Sequence[str]) -> dict[str, str]:
+        """What the records of a few hundred keys lead to, as texts to compare (``joined``).
+
+        Unlike with ``lookup``, only a use that follows a long rest is noted.
+        """
+        marks = ",".join("?" * len(keys))
+        rows = self._db.all(
+            f"SELECT key, outputs, last_used_ns FROM records WHERE key IN ({marks})",  # noqa: S608
+            tuple(keys),
+        )
+        rested = time.time_ns() - _REST_NS
+        for key, _, used_ns in rows:
+            if used_ns < rested and self._touched is not None:
+                self._touched("record", key)
+        return {key: outputs for key, outputs, _ in rows}
+
     def save(self, record: CacheRecord) -> None:
         """Store or replace; StoreError when a snapshot it names is not committed and present."""
         now = time.time_ns()
         numbers = sorted({from_base36(output) for output in record.outputs if output is not None})
-        outputs = ",".join(_EMPTY if output is None else output for output in record.outputs)
+        outputs = joined(record.outputs)
         parts = _pack(record.parts)
         with self._db.write() as tx:
             for number in numbers:
@@ -91,6 +108,11 @@ class RecordStore:
     def _parts(self, key: str) -> dict[str, Any]:
         row = self._db.one("SELECT parts FROM record_parts WHERE key=?", (key,))
         return {} if row is None else _unpack(row[0])
+
+
+def joined(outputs: Sequence[str | None]) -> str:
+    """Snapshot ids as one text."""
+    return ",".join(_EMPTY if output is None else output for output in outputs)
 
 
 def _outputs(text: str) -> tuple[str | None, ...]:

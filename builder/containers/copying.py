@@ -5,7 +5,8 @@ IO-CP-3).
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ def copy_out(
     container = find(store, ref)
     host, inner = _host_tree(target)
     ownership = Ownership(os.geteuid(), os.getegid(), archive=archive)
-    with live_tree(store, container) as tree, closing(host):
+    with _translated(), live_tree(store, container) as tree, closing(host):
         _named(tree, source, container.name, follow=follow)
         done = cp.copy(tree, host, cp.plan(tree, source, host, inner, follow=follow), ownership)
     store.events.add("container", "copy", container.id, document.event_attributes(container.row))
@@ -38,7 +39,7 @@ def copy_in(
     """Copy the host path ``source`` to ``target`` in the container; bytes of files copied."""
     container = find(store, ref)
     host, inner = _host_tree(source)
-    with closing(host), live_tree(store, container) as tree:
+    with _translated(), closing(host), live_tree(store, container) as tree:
         done = cp.copy(
             host, tree, cp.plan(host, inner, tree, target, follow=follow), Ownership(archive=archive)
         )
@@ -49,7 +50,7 @@ def copy_in(
 def tar_out(store: Store, ref: str, source: str, out: IO[bytes], *, follow: bool = False) -> None:
     """Write ``source`` of the container as a tar stream."""
     container = find(store, ref)
-    with live_tree(store, container) as tree:
+    with _translated(), live_tree(store, container) as tree:
         _named(tree, source, container.name, follow=follow)
         cp.write_tar(tree, source, out, follow=follow)
     store.events.add("container", "copy", container.id, document.event_attributes(container.row))
@@ -58,10 +59,21 @@ def tar_out(store: Store, ref: str, source: str, out: IO[bytes], *, follow: bool
 def tar_in(store: Store, ref: str, stream: IO[bytes], target: str, *, archive: bool = False) -> int:
     """Unpack a tar stream into the directory ``target`` of the container; how many entries it had."""
     container = find(store, ref)
-    with live_tree(store, container) as tree:
+    with _translated(), live_tree(store, container) as tree:
         done = cp.read_tar(stream, tree, target, Ownership(archive=archive))
     store.events.add("container", "copy", container.id, document.event_attributes(container.row))
     return done
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the system refuses is an expected failure: no space, no right, or a path that has just vanished.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise CopyFailed(f"cannot copy{where}: {error.strerror}") from error
 
 
 def _named(tree: cp.Source, path: str, container: str, *, follow: bool) -> None:

@@ -36,6 +36,11 @@ from runtime.specfile import MonitorOptions
 
 MIN_MEMORY = 4 << 20
 _SIGTERM = 15
+_OWN_DEV = (
+    *("pts", "ptmx", "shm", "mqueue", "hugepages", "fd", "console", "stdin", "stdout", "stderr", "core"),
+    *("null", "zero", "full", "random", "urandom", "tty"),
+)
+"""What every container's /dev has of its own; a privileged one gets the rest of the host's nodes."""
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}\Z")
 
 
@@ -235,7 +240,6 @@ def live_spec(
     """``base_spec`` completed for a start that happens now."""
     host_config = data["HostConfig"]
     shared: list[tuple[str, str]] = []
-    mounts = list(spec.mounts)
     for kind, mode in (
         ("pid", host_config["PidMode"]),
         ("ipc", host_config["IpcMode"]),
@@ -246,8 +250,6 @@ def live_spec(
         elif mode.startswith("container:"):
             pid = running_pid(store, mode[10:])
             shared.append((kind, f"/proc/{pid}/ns/{kind}"))
-            if kind == "ipc":
-                mounts.append(BindMount(target="/dev/shm", source=f"/proc/{pid}/root/dev/shm"))
     hostname = spec.hostname
     if data["HostConfig"]["NetworkMode"].startswith("container:"):
         hostname = os.uname().nodename if network.mode == "host" else hostname
@@ -257,7 +259,6 @@ def live_spec(
         network=network,
         shared=tuple(shared),
         hostname=hostname,
-        mounts=tuple(mounts),
         devices=_devices(host_config),
     )
 
@@ -289,7 +290,7 @@ def running_pid(store: Store, ref: str) -> int:
 def _devices(host_config: dict[str, Any]) -> tuple[Device, ...]:
     found: dict[str, Device] = {}
     if host_config["Privileged"]:
-        for path in _nodes_below("/dev", skip=("pts", "shm", "mqueue", "hugepages", "fd")):
+        for path in _nodes_below("/dev", skip=_OWN_DEV):
             device = _device(path, path, "rwm")
             found[device.path] = device
     for entry in host_config["Devices"]:
@@ -306,6 +307,7 @@ def _nodes_below(top: str, skip: tuple[str, ...] = ()) -> list[str]:
     for directory, names, files in os.walk(top):
         if directory == top:
             names[:] = [name for name in names if name not in skip]
+            files = [name for name in files if name not in skip]
         found += [path for path in (os.path.join(directory, name) for name in files) if _is_node(path)]
     return sorted(found)
 

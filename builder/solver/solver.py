@@ -14,13 +14,16 @@ from builder.solver.types import Result
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolvedStep:
-    """One vertex of a solve: how it is shown, and the key of its record ('' for a source)."""
+    """One vertex of a solve: how it is shown, the key of its record ('' for a source) and, if the solve had
+    a use for them, its outputs.
+    """
 
     digest: str
     name: str
     inputs: tuple[str, ...]
     key: str
     source: str
+    outputs: tuple[str | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def solve(definition: Definition, env: SolveEnv) -> Solved:
         snapshot=None if head is None else results[head.digest].outputs[head.index],
         cached_steps=sum(1 for node in steps if node.record is not None),
         total_steps=len(steps),
-        steps=tuple(_step(node) for node in nodes.values()),
+        steps=tuple(_step(node, results.get(digest)) for digest, node in nodes.items()),
     )
 
 
@@ -85,7 +88,7 @@ def chain(definition: Definition, nodes: Nodes) -> dict[Digest, Vertex]:
     return found
 
 
-def _step(node: Node) -> SolvedStep:
+def _step(node: Node, result: Result | None) -> SolvedStep:
     vertex = node.vertex
     is_source = isinstance(vertex.op, SourceOp)
     return SolvedStep(
@@ -94,6 +97,7 @@ def _step(node: Node) -> SolvedStep:
         inputs=tuple(str(edge.digest) for edge in vertex.inputs),
         key="" if is_source else node.key,
         source=vertex.op.identifier if isinstance(vertex.op, SourceOp) else "",
+        outputs=result.outputs if result is not None else None,
     )
 
 

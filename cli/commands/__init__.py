@@ -9,14 +9,12 @@ SUMMARIES: dict[str, str] = {
     "completion": "Print a shell completion script",
     "cp": "Copy files between a container and the local file system",
     "create": "Create a container without starting it",
-    "debug": "Look inside: definitions, cache records, plans",
     "df": "Show disk usage",
     "diff": "Show what a container changed in its file system",
     "doctor": "Check what this machine allows, and say what would lift each limit",
     "du": "Show what the build cache keeps",
     "events": "Show events, live or from the record",
     "exec": "Run a command in a running container",
-    "explain": "Say why steps of the last build ran again",
     "export": "Write a container's file system as a tar archive",
     "history": "Show how an image was made",
     "images": "List images",
@@ -56,7 +54,7 @@ SUMMARIES: dict[str, str] = {
 }
 
 SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Build and run", ("build", "run", "exec", "commit", "cp", "explain")),
+    ("Build and run", ("build", "run", "exec", "commit", "cp")),
     ("Images", ("images", "history", "tag", "rmi", "save", "load", "import")),
     ("Registries", ("pull", "push", "login", "logout")),
     (
@@ -82,10 +80,13 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "export",
         ),
     ),
-    ("Everything", ("inspect", "events", "du", "prune", "info", "version", "doctor", "debug", "completion")),
+    (
+        "Everything",
+        ("inspect", "events", "du", "prune", "info", "version", "doctor", "debug dump-llb", "completion"),
+    ),
 )
 
-_BUILDER = {"build": "build", "du": "du", "prune": "builder prune", "explain": "explain"}
+_BUILDER = {"build": "build", "du": "du", "prune": "builder prune"}
 
 GROUPS: dict[str, dict[str, str]] = {
     "image": {
@@ -133,11 +134,13 @@ GROUPS: dict[str, dict[str, str]] = {
     "builder": _BUILDER,
     "system": {"df": "df", "events": "events", "info": "info", "prune": "prune"},
     "buildx": _BUILDER,
+    "debug": {"dump-llb": "debug dump-llb"},
 }
 
 _HIDDEN_ALIASES = {"list": "ls", "remove": "rm", "ps": "ls", "i": "import"}
 
 SUMMARIES |= {
+    "debug dump-llb": "Show the build graph of a Dockerfile",
     "builder prune": "Remove build cache",
     "container inspect": "Show everything known about containers",
     "container prune": "Remove stopped containers",

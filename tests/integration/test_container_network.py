@@ -139,21 +139,22 @@ def test_much_data_through_a_published_port(lab: ContainerLab) -> None:
 
 
 def test_udp_is_forwarded(lab: ContainerLab) -> None:
-    made = lab.start(
-        "busybox",
-        "udpsvd",
-        "0.0.0.0",
-        "9001",
-        "cat",
-        network="bridge",
-        ports=options.ports("127.0.0.1::9001/udp"),
-    )
+    """The echo server is ours, in the container's network namespace: its busybox knows no datagrams."""
+    made = lab.start("sleep", "100", network="bridge", ports=options.ports("127.0.0.1::9001/udp"))
     (row,) = c.port(lab.store, made.id)
-    time.sleep(0.15)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
-        sock.sendto(b"ping", ("127.0.0.1", row.host_port))
-        assert sock.recv(100) == b"ping"
+    found = c.find(lab.store, made.id).state
+    netns = os.open(f"/proc/{found.process.pid}/ns/net", os.O_RDONLY)
+    inner = network.in_namespace(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    os.close(netns)
+    with inner, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outer:
+        inner.settimeout(3)
+        outer.settimeout(3)
+        inner.bind((found.network.ip_address, 9001))
+        for word in (b"ping", b"again"):
+            outer.sendto(word, ("127.0.0.1", row.host_port))
+            data, peer = inner.recvfrom(100)
+            inner.sendto(data.upper(), peer)
+            assert outer.recv(100) == word.upper()
     c.kill(lab.store, made.id)
 
 

@@ -295,7 +295,7 @@ def test_terminal_size_and_detach(lab: ContainerLab) -> None:
     _, session = c.attach(lab.store, made.id)
     with session:
         session.write(b"exit 10\n")
-        assert [e for e in session.events() if e.kind == "exit"][0].code == 10
+        assert next(e for e in session.events() if e.kind == "exit").code == 10
     os.close(master)
     os.close(slave)
 

@@ -213,7 +213,8 @@ class Flipper:
 
 
 def test_racing_mount_targets(lab: Lab, evil: Path, canary: Path, tmp_path: Path) -> None:
-    """CVE-2021-30465, CVE-2024-45310: the target's parent flips between a directory and a link to the host."""
+    """CVE-2021-30465, CVE-2024-45310: the target's parent flips between a directory and a link to the
+    host."""
     volume = tmp_path / "volume"
     (volume / "a").mkdir(parents=True)
     (volume / "b").symlink_to(canary)
@@ -296,11 +297,13 @@ def test_long_lines_and_rubbish_in_passwd(lab: Lab, evil: Path) -> None:
         + b"\nroot::::\nbob:x:99999999999:1:::\nbob:x:-1:0::/:\nbob:x:12:13::/b:/bin/sh\n\xff\xfe:x:1"
     )
     (evil / "etc" / "passwd").write_bytes(rubbish)
-    assert lab.sh("id -u", root=DirRoot(path=str(evil)), user="bob").strip() == "12"
+    root = DirRoot(path=str(evil))
+    assert lab.sh("grep ^Uid /proc/self/status", root=root, user="bob").split()[1] == "12"
 
 
 def test_interpreter_cannot_be_written_through_proc_self_exe(lab: Lab, tmp_path: Path) -> None:
-    """CVE-2019-5736: a container that executes /proc/self/exe runs our interpreter, and must not get to write it."""
+    """CVE-2019-5736: a container that executes /proc/self/exe runs our interpreter, and must not get to write
+    it."""
     interpreter = Path(os.path.realpath(sys.executable))
     before = interpreter.stat().st_mtime_ns, hashlib.sha256(interpreter.read_bytes()).hexdigest()
     for script in (b"#!/proc/self/exe -c\n", b"#!/proc/self/exe\nimport os\n"):
@@ -310,7 +313,10 @@ def test_interpreter_cannot_be_written_through_proc_self_exe(lab: Lab, tmp_path:
         except ContainerError:
             pass
     # With the host's libraries inside, it does run: then its own executable has to be on a read-only mount.
-    code = b"import os\nopen('/out', 'w').write('ran')\nos.open('/proc/self/exe', os.O_WRONLY)\n"
+    code = (
+        b"import os\nprint('read-only' if os.statvfs('/proc/self/exe').f_flag & os.ST_RDONLY else 'writable')\n"
+        b"os.open('/proc/self/exe', os.O_WRONLY)\n"
+    )
     mounts = tuple(
         BindMount(target=place, source=place, readonly=True)
         for place in ("/lib", "/lib64", "/usr")
@@ -318,9 +324,8 @@ def test_interpreter_cannot_be_written_through_proc_self_exe(lab: Lab, tmp_path:
     )
     script_file = FileMount(target="/evil.py", data=code, mode=0o755)
     status, output = lab.run("/proc/self/exe", "-S", "/evil.py", mounts=(*mounts, script_file))
-    assert (lab.upper / "out").read_text() == "ran"
     assert status.code == 1
-    assert "Read-only file system" in output
+    assert output.startswith("read-only")
     assert (interpreter.stat().st_mtime_ns, hashlib.sha256(interpreter.read_bytes()).hexdigest()) == before
 
 
