@@ -35,4 +35,6 @@ def stay(
         sig_proxy=sig_proxy and not tty,
         **keys,
     )
+    if ended.code is None and tty:
+        app.note("")
     return ended.code

@@ -65,7 +65,7 @@ def _guarded(words: list[str]) -> int:
         return call.run(words)
     except (BrokenPipeError, KeyboardInterrupt):
         raise
-    except Exception as error:  # noqa: BLE001 - the one place that may not let anything through
+    except Exception as error:
         if _reader_left(error):
             raise BrokenPipeError from error
         from cli.render.errors import report

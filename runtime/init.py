@@ -183,7 +183,9 @@ def _become(setup: Setup) -> None:
 
 def _hint(setup: Setup, call: str, errno: int) -> str:
     if setup.userns and errno == 22 and call.startswith("setres"):
-        return "this id is not mapped into the user namespace; /etc/subuid and /etc/subgid grant ranges of ids"
+        return (
+            "this id is not mapped into the user namespace; /etc/subuid and /etc/subgid grant ranges of ids"
+        )
     return ""
 
 

@@ -145,7 +145,9 @@ def system_dir(setup: Setup, path: str) -> int:
         return paths.open_plain(setup.root_fd, path, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            raise failed("mount on something that is not a directory", f"/{path}", error.errno or 0) from error
+            raise failed(
+                "mount on something that is not a directory", f"/{path}", error.errno or 0
+            ) from error
     os.close(paths.ensure(setup.root_fd, path, True))
     return reopen_plain(setup, path)
 

@@ -77,6 +77,7 @@ def no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end nothing of ours is left: mounts, processes, cgroups, network links."""
     before = leaks.take()
     yield
+    leaks.remove_bridge(before)
     left = leaks.left(before, tmp_path_factory.getbasetemp(), everything="CI" in os.environ)
     assert not left, "left behind:\n" + "\n".join(left)
 

@@ -41,6 +41,10 @@ class Found:
     chosen: bool = True
 
 
+_EMPTY_ROOT = os.stat_result((stat.S_IFDIR | 0o755, 0, 0, 2, 0, 0, 0, 0, 0, 0))
+"""The root of a tree without any layers."""
+
+
 @functools.lru_cache(maxsize=64)
 def pattern_list(patterns: tuple[str, ...]) -> PatternList:
     """A compiled list; the same lists are asked for again and again."""
@@ -74,6 +78,8 @@ def find_sources(tree: SourceTree, src: str, *, wildcards: bool, follow: bool) -
 def _literal(tree: SourceTree, name: str, follow: bool) -> Source:
     path = tree.resolve(name, follow_final=follow)
     st = tree.lstat(path)
+    if st is None and not path:
+        st = _EMPTY_ROOT
     if st is None:
         raise not_found(name)
     return Source(name, path, st)

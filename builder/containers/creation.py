@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cache.containerstore import ContainerRow
+from builder.cache.removal import discard_path
 from builder.cache.store import Store
 from builder.containers import document, initlayer, mounts, names, specs
 from builder.containers.types import BadOption, Container, CreateRequest
@@ -64,7 +64,7 @@ def create(store: Store, request: CreateRequest) -> Container:
             row = _insert(store, request.name, container_id, image, active.id, data)
         except BaseException:
             store.snapshots.discard(active)
-            shutil.rmtree(directory, ignore_errors=True)
+            discard_path(str(directory), str(store.root / "tmp"))
             _drop_anonymous(store, entries, request)
             raise
     store.events.add("container", "create", container_id, document.event_attributes(row))

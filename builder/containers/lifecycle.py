@@ -8,9 +8,9 @@ container, calls ``finish`` with it.
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 
+from builder.cache.removal import discard_path
 from builder.cache.store import Store
 from builder.containers import document, names, networking, options, specs
 from builder.containers.lookup import find
@@ -272,12 +272,7 @@ def _delete(store: Store, container: Container, *, volumes: bool) -> None:
     """Row first: from then on nobody finds it, and what is left is rubbish."""
     if not store.containers.remove(container.id):
         return
-    staging = store.root / "tmp" / f"removed-{container.id}"
-    try:
-        container.directory.rename(staging)
-    except OSError:
-        staging = container.directory
-    shutil.rmtree(staging, ignore_errors=True)
+    discard_path(str(container.directory), str(store.root / "tmp"))
     if volumes:
         _remove_volumes(store, container)
     store.events.add("container", "destroy", container.id, document.event_attributes(container.row))

@@ -78,10 +78,10 @@ def _bridge(container: Container, *, explicit: bool) -> Plan:
         reason = network.unavailable_reason()
         if reason is None:
             network.ensure_bridge(config)
-    except PybuildError as error:
+    except (PybuildError, OSError) as error:
         if explicit:
             raise
-        reason = error.message
+        reason = str(error)
     if reason is not None:
         if explicit:
             network.ensure_bridge(config)  # raises the reason as an error

@@ -118,7 +118,8 @@ class Driver:
             node.reporter.done()
             return
         with self._step_lock(node):
-            record = None if node.tainted else env.store.records.lookup(node.key)
+            unsure = any(self._nodes[edge.digest].unsure for edge in vertex.inputs)
+            record = None if node.tainted or unsure else env.store.records.lookup(node.key)
             record = record or self._cut_off(node)
             if record is not None:
                 node.record = record
@@ -127,26 +128,15 @@ class Driver:
                 return
             node.reporter.start()
             result = run_step(vertex, self._nodes, self._results, env, node.reporter)
-            inputs = {
-                position: self._snapshot(vertex, position)
-                for position in range(len(vertex.inputs))
-                if not self._nodes[vertex.inputs[position].digest].local
-            }
-            env.store.records.save(
-                CacheRecord(
-                    key=node.key,
-                    op=node.op,
-                    parts=record_parts(node, inputs),
-                    outputs=result.outputs,
-                    name=vertex.name,
-                )
-            )
+            self._check_sources(node)
+            if not node.unsure:
+                env.store.records.save(self._record(node, result.outputs))
         self._publish(node, result)
         node.reporter.done()
 
     def _cut_off(self, node: Node) -> CacheRecord | None:
         """A stored result of the same operation on inputs of the same content, whatever their keys were."""
-        if node.vertex.meta.ignore_cache:
+        if node.vertex.meta.ignore_cache or any(self._nodes[e.digest].unsure for e in node.vertex.inputs):
             return None
         snapshots = {
             position: self._snapshot(node.vertex, position)
@@ -156,15 +146,36 @@ class Driver:
         found = equal_record(node, snapshots, self._env.store)
         if found is None:
             return None
-        alias = CacheRecord(
-            key=node.key,
-            op=node.op,
-            parts=record_parts(node, snapshots),
-            outputs=found.outputs,
-            name=node.vertex.name,
-        )
+        alias = self._record(node, found.outputs)
         self._env.store.records.save(alias)
         return alias
+
+    def _record(self, node: Node, outputs: tuple[str | None, ...]) -> CacheRecord:
+        inputs = {
+            position: self._snapshot(node.vertex, position)
+            for position, edge in enumerate(node.vertex.inputs)
+            if not self._nodes[edge.digest].local
+        }
+        return CacheRecord(
+            key=node.key,
+            op=node.op,
+            parts=record_parts(node, inputs),
+            outputs=outputs,
+            name=node.vertex.name,
+        )
+
+    def _check_sources(self, node: Node) -> None:
+        """Mark a step as unsure whose context changed while it was read, or that builds on such a one."""
+        for edge in node.vertex.inputs:
+            source = self._nodes[edge.digest]
+            node.unsure = node.unsure or source.unsure
+            if source.local and isinstance(source.vertex.op, SourceOp):
+                changed = self._env.sources.changed(source.vertex.op)
+                if changed:
+                    node.unsure = True
+                    node.reporter.warn(
+                        f"{changed[0]!r} changed while it was being copied: this step will run again next time"
+                    )
 
     def _snapshot(self, vertex: Vertex, position: int) -> str | None:
         edge = vertex.inputs[position]

@@ -30,6 +30,10 @@ class Sources(Protocol):
         """Content digest of what ``copies`` select from a local source. Raises PathNotFound."""
         ...
 
+    def changed(self, op: SourceOp) -> tuple[str, ...]:
+        """Files of a local source that were read and are not what they were when they were keyed (SLO-06)."""
+        ...
+
     def key(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> str:
         """The cache key of a source that is not local; resolves names to immutable identities."""
         ...

@@ -34,6 +34,8 @@ class Node:
     tainted: bool = False
     """No stored key may answer for it: it, or a step before it, must run anew."""
     record: CacheRecord | None = None
+    unsure: bool = False
+    """What it read changed meanwhile: its result is not what its key says, nor is anything made from it."""
 
 
 Nodes = dict[Digest, Node]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from builder.llb.definition import Definition, Vertex
-from builder.llb.ops import MergeOp, SourceOp
+from builder.llb.ops import ExecOp, MergeOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.planning import Node, Nodes, needed, plan, primary_input
@@ -34,6 +34,8 @@ class Solved:
     cached_steps: int
     total_steps: int
     steps: tuple[SolvedStep, ...] = ()
+    sure: bool = True
+    """False when a context changed while it was read."""
 
 
 def solve(definition: Definition, env: SolveEnv) -> Solved:
@@ -56,7 +58,10 @@ def solve(definition: Definition, env: SolveEnv) -> Solved:
     _tell_snapshots(layered, results, env)
     if any(not node.local for node in to_do):
         from builder.solver.driver import Driver
+        from builder.solver.ops.exec import clear_cache_mounts
 
+        anew = [node.vertex.op for node in to_do if node.vertex.meta.ignore_cache]
+        clear_cache_mounts([op for op in anew if isinstance(op, ExecOp)], env)
         Driver(env, nodes, results, layered).run(to_do)
     head = definition.head
     steps = [node for node in nodes.values() if not isinstance(node.vertex.op, SourceOp)]
@@ -65,6 +70,7 @@ def solve(definition: Definition, env: SolveEnv) -> Solved:
         cached_steps=sum(1 for node in steps if node.record is not None),
         total_steps=len(steps),
         steps=tuple(_step(node, results.get(digest)) for digest, node in nodes.items()),
+        sure=not any(node.unsure for node in nodes.values()),
     )
 
 

@@ -182,6 +182,7 @@ class GitSource:
         for stale in ("shallow.lock", "index.lock", "config.lock", "HEAD.lock", "packed-refs.lock"):
             (mirror / stale).unlink(missing_ok=True)
         if _has(git, mirror, commit):
+            git.run(["update-ref", _KEPT + commit, commit], cwd=mirror, git_dir=mirror)
             return
         step.status(f"fetching {self.ref.display}")
         tries = [f"+{name}:refs/pybuild/last"] if name else []

@@ -34,7 +34,10 @@ def run(app: App, args: Args) -> int:
         client.ping(registry)
     except Unauthorized as error:
         raise Unauthorized(
-            f"login to {registry} denied: {error.message}", request=error.request, status=error.status
+            f"login to {registry} denied: {error.message}",
+            request=error.request,
+            status=error.status,
+            hint="check the user name and the password",
         ) from error
     finally:
         client.close()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 
 from builder.errors import Cancelled
-from builder.solver.progress import VertexEvent
+from builder.solver.progress import Event, StatusEvent, VertexEvent
 from cli.render.plain import TASK
-from cli.render.progress import Progress, make_progress
+from cli.render.progress import make_progress
 from cli.settings import Settings
 
 TYPE_CHECKING = False
@@ -22,20 +23,24 @@ class Task:
     def __init__(self, settings: Settings, name: str, *, quiet: bool = False) -> None:
         self.vertex = f"{TASK}{name}"
         self._name = name
-        self.on_event: Progress = make_progress(
-            "quiet" if quiet else "auto", settings, sys.stderr, title="Working"
-        )
+        self._progress = make_progress("quiet" if quiet else "auto", settings, sys.stderr, title="Working")
         self._started_ns = time.time_ns()
 
+    def on_event(self, event: Event) -> None:
+        """Show an event; one that belongs to no step is about this task."""
+        if isinstance(event, StatusEvent) and not event.vertex:
+            event = replace(event, vertex=self.vertex)
+        self._progress(event)
+
     def __enter__(self) -> Task:
-        self.on_event.__enter__()
-        self.on_event(VertexEvent(digest=self.vertex, name=self._name, started_ns=self._started_ns))
+        self._progress.__enter__()
+        self._progress(VertexEvent(digest=self.vertex, name=self._name, started_ns=self._started_ns))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.on_event(
+        self._progress(
             VertexEvent(
                 digest=self.vertex,
                 name=self._name,
@@ -45,4 +50,4 @@ class Task:
                 cancelled=isinstance(error, (Cancelled, KeyboardInterrupt)),
             )
         )
-        self.on_event.close()
+        self._progress.close()

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,15 +73,12 @@ with Launcher.start() as launcher:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that anybody may use."""
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o001)
-    work = tmp_path / "work"
-    work.mkdir(mode=0o777)
+def place() -> Iterator[Path]:
+    """A directory that anybody may reach and use."""
+    work = Path(tempfile.mkdtemp(prefix="pybuild-rootless-"))
     work.chmod(0o777)
-    return work
+    yield work
+    shutil.rmtree(work)
 
 
 @pytest.fixture
@@ -173,4 +170,3 @@ def test_missing_permission_is_explained(place: Path) -> None:
     if done.returncode != 9:
         pytest.skip(f"cannot lower the limit here: {done.stderr[-200:]}")
     assert "max_user_namespaces" in done.stdout
-    time.sleep(0)

@@ -23,6 +23,15 @@ def take() -> Snapshot:
     return Snapshot(frozenset(_links()), frozenset(_cgroups(CGROUPS, 0)))
 
 
+def remove_bridge(before: Snapshot) -> None:
+    """Take down the bridge that builds and containers share, if this run made it: it is meant to stay."""
+    from runtime.network import BridgeConfig, teardown
+
+    config = BridgeConfig()
+    if config.name in _links() and config.name not in before.links and os.geteuid() == 0:
+        teardown(config)
+
+
 def left(before: Snapshot, base: Path, *, everything: bool) -> list[str]:
     """What is there now and was not before.
 

@@ -319,8 +319,11 @@ def test_user_lookup(text: str, expected: Identity) -> None:
         "odd",
         "a b",
         "+1",
-    ]
-    + ["1:-1", "1:4294967296", "bob:nope", "9" * 5000],
+        "1:-1",
+        "1:4294967296",
+        "bob:nope",
+        "9" * 5000,
+    ],
 )
 def test_ids_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UserNotFound):
@@ -413,7 +416,7 @@ def test_hierarchies_are_found(tmp_path: Path) -> None:
 
 def test_limits_become_settings() -> None:
     limits = Limits(memory_bytes=100, memory_swap_bytes=150, cpu_quota_us=5000, cpu_shares=1024, pids=-1)
-    values = {name: value for name, value in plan.container_plan(spec(limits=limits)).limits}
+    values = dict(plan.container_plan(spec(limits=limits)).limits)
     assert cgroups.settings(values, v1=True) == (
         ("memory", "memory.limit_in_bytes", "100"),
         ("memory", "memory.memsw.limit_in_bytes", "150"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import selectors
+from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Literal
 
 from builder.cache.types import Active
@@ -161,16 +163,32 @@ def _bind(mount: LlbMount, snapshot: str | None, env: SolveEnv) -> Mount:
 
 
 def _cache(mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack) -> Mount:
-    name = mount.id or mount.dest
+    name = cache_mount_name(mount, initial)
+    fill = None
     if initial is not None:
-        name = f"{name}@{initial}"
-    path = stack.enter_context(env.store.cache_mounts.acquire(name, mount.sharing, on_wait=env.cancel.check))
-    if initial is not None and not os.listdir(path):
         from builder.solver.ops.inputs import copy_tree
 
-        copy_tree(env.store.snapshots.layers(initial), mount.selector, path)
+        fill = partial(copy_tree, env.store.snapshots.layers(initial), mount.selector)
+    acquired = env.store.cache_mounts.acquire(name, mount.sharing, check=env.cancel.check, fill=fill)
+    path = stack.enter_context(acquired)
     subpath = mount.selector.strip("/") if initial is None else ""
     return BindMount(target=mount.dest, source=str(path), subpath=subpath, readonly=mount.readonly)
+
+
+def cache_mount_name(mount: LlbMount, initial: str | None) -> str:
+    """Under which name a cache mount is kept: one with content to start with is apart from an empty one."""
+    name = mount.id or mount.dest
+    return name if initial is None else f"{name}@{initial}"
+
+
+def clear_cache_mounts(ops: Iterable[ExecOp], env: SolveEnv) -> None:
+    """Remove the cache mounts of steps that run without cache; those in use stay (MNT-10)."""
+    names = {mount.id or mount.dest for op in ops for mount in op.mounts if mount.type == "cache"}
+    if not names:
+        return
+    for instance in env.store.cache_mounts.list():
+        if instance.id in names or instance.id.rpartition("@")[0] in names:
+            env.store.cache_mounts.delete(instance.directory)
 
 
 def _network(op: ExecOp, env: SolveEnv, reporter: Reporter, stack: ExitStack) -> Network:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +37,8 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
         try:
             writer = Writer(active.upper)
             for path in paths:
-                stat = tree.lstat(tree.resolve(path)) if tree is not None else None
-                is_dir = stat is not None and (stat.st_mode & 0o170000) == 0o040000
+                found = tree.lstat(tree.resolve(path)) if tree is not None else None
+                is_dir = found is not None and stat.S_ISDIR(found.st_mode)
                 action = Copy(
                     src=f"/{path}",
                     dest=f"/{path}",
@@ -59,9 +61,14 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
 
 
 def copy_tree(layers: Sequence[Path], selector: str, target: Path) -> None:
-    """Copy a directory of a snapshot into an empty host directory that we own."""
+    """Copy a directory of a snapshot into an empty host directory that we own, which gets its owner and mode."""
     from builder.solver.ops.fileop import run_file_op
 
     action = Copy(src=f"/{selector.strip('/')}", dest="/", dir_contents=True, create_dest_path=True)
     op = FileOp(actions=(FileAction(action=action, secondary=0, output=0),))
-    run_file_op(op, (View(layers),), (Writer(target),))
+    with View(layers) as view, Writer(target) as writer:
+        run_file_op(op, (view,), (writer,))
+        top = view.lstat(view.resolve(selector.strip("/")))
+    if top is not None:
+        os.chown(target, top.st_uid, top.st_gid)
+        os.chmod(target, stat.S_IMODE(top.st_mode))
