@@ -57,8 +57,9 @@ class Cancelled(PybuildError):
 class SolveError(PybuildError):
     """A vertex could not be solved; chained from its cause.
 
-    ``vertex_name`` is the step's display name; ``filename``, ``first_line`` and ``last_line`` (1-based) say where in
-    the Dockerfile it stands and ``source_lines`` holds that file, once ``builder.build`` has filled them in.
+    ``vertex_name`` is the step's display name; ``filename``, ``first_line`` and ``last_line`` (1-based) say
+    where in the Dockerfile it stands and ``source_lines`` holds that file, once ``builder.build`` has filled
+    them in.
     """
 
     code = "solve-failed"

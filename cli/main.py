@@ -12,7 +12,7 @@ import sys
 from builder.errors import UsageError
 from cli.commands import GROUPS, find, module_of
 from cli.flags import COMMON, Args, Command, parse, switch
-from cli.lean import leave, start_lean
+from cli.lean import leave, postpone_methods, start_lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without ``argv`` the process is ours: it takes its own arguments and ends as soon as all is written.
     """
     if argv is not None:
-        return _run(list(argv))
+        return _run(list(argv), own=False)
     start_lean()
-    status = _run(sys.argv[1:])
+    status = _run(sys.argv[1:], own=True)
     leave(status)
     return status
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], *, own: bool) -> int:
     try:
-        status = _guarded(words)
+        status = _guarded(words, own=own)
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
@@ -59,8 +59,8 @@ def _run(words: list[str]) -> int:
     return status
 
 
-def _guarded(words: list[str]) -> int:
-    call = _Call()
+def _guarded(words: list[str], *, own: bool) -> int:
+    call = _Call(None if own else words)
     try:
         return call.run(words)
     except (BrokenPipeError, KeyboardInterrupt):
@@ -89,9 +89,10 @@ def _reader_left(error: BaseException) -> bool:
 class _Call:
     """One command line on its way; what error reporting needs is known as soon as it has been read."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: list[str] | None) -> None:
         self.debug = False
         self.error_format = "text"
+        self._given = given
 
     def run(self, words: list[str]) -> int:
         args = parse(_GLOBAL, words)
@@ -131,7 +132,10 @@ class _Call:
         self.error_format = chosen or self.error_format
 
     def _carry_out(self, command: Command, outer: Args, own: Args) -> int:
+        if self._given is None:
+            postpone_methods()
         from cli.app import App
+        from cli.process import WITHOUT_RIGHTS, enter_namespace, prepare
         from cli.settings import Settings
 
         settings = Settings.load(
@@ -139,6 +143,11 @@ class _Call:
             config_dir=own.text("config") or outer.text("config"),
         )
         self.debug = self.debug or settings.traced
+        if command.name not in WITHOUT_RIGHTS:
+            inside = enter_namespace(settings, self._given)
+            if inside is not None:
+                return inside
+            prepare()
         _prepare_output()
         app: App
         with App(settings, debug=self.debug, error_format=self.error_format) as app:

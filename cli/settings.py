@@ -60,7 +60,7 @@ class Settings:
         chosen = self._root or self._environ.get("PYBUILD_ROOT") or self._text("root")
         if chosen:
             return _path(os.path.abspath(os.path.expanduser(chosen)))
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and "_PYBUILD_USERNS" not in self._environ:
             return _path("/var/lib/pybuild")
         data = self._environ.get("XDG_DATA_HOME")
         return (_path(data) if data else self.home / ".local/share") / "pybuild"

@@ -8,8 +8,6 @@ known here.
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +16,30 @@ from typing import Any
 from runtime import specfile, state, wire
 from runtime.attach import MonitorGone, Session
 from runtime.errors import ContainerError
+from runtime.monitor_start import MonitorProcess
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.specfile import MonitorOptions
 from runtime.state import NetworkState, ProcessRef, State
 
+__all__ = [
+    "Connect",
+    "MonitorProcess",
+    "NotRunning",
+    "Streams",
+    "attach",
+    "create",
+    "execute",
+    "pause",
+    "removed",
+    "send_signal",
+    "start",
+    "stop",
+    "unpause",
+    "wait",
+]
+
 Connect = Callable[[int, ProcessRef], NetworkState]
 """Gives the network namespace behind a descriptor its links; the owner is the monitor."""
-
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from runtime.monitor import main; main({fd})"
-_CONTROL_FD = 3
-_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL")
 
 
 class NotRunning(ContainerError):
@@ -55,72 +67,6 @@ class Streams:
             "owner": self.owner,
             "size": self.size,
         }
-
-
-class MonitorProcess:
-    """A monitor that has been launched and waits for its container.
-
-    Launching it early hides its start behind other work. Closing it unused makes it leave.
-    """
-
-    def __init__(self, sock: socket.socket, pid: int) -> None:
-        self._socket: socket.socket | None = sock
-        self._pid = pid
-
-    @classmethod
-    def launch(cls) -> MonitorProcess:
-        """Start the process: a new session, a clean interpreter, nothing inherited but the socket."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        command = (sys.executable, "-I", "-S", "-c", _BOOT.format(root=root, fd=_CONTROL_FD))
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        # A descriptor that happens to be 3 already would keep its close-on-exec flag, so it is moved first.
-        high = os.dup(theirs.fileno()) if theirs.fileno() == _CONTROL_FD else theirs.fileno()
-        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
-        actions.append((os.POSIX_SPAWN_DUP2, high, _CONTROL_FD))
-        try:
-            pid = os.posix_spawn(
-                sys.executable, command, environment, file_actions=actions, setsid=True, setsigmask=()
-            )
-        except OSError as error:
-            ours.close()
-            raise ContainerError(f"cannot start a monitor process: {error}") from error
-        finally:
-            os.close(null)
-            if high != theirs.fileno():
-                os.close(high)
-            theirs.close()
-        return cls(ours, pid)
-
-    def take(self) -> socket.socket:
-        """The socket to speak with it; the launched process has handed over to the monitor by now or soon."""
-        sock, self._socket = self._socket, None
-        if sock is None:
-            raise ContainerError("this monitor has its container already")
-        return sock
-
-    def reap(self) -> None:
-        """Collect the launched process, which ends as soon as the monitor proper runs."""
-        if self._pid:
-            try:
-                os.waitpid(self._pid, 0)
-            except ChildProcessError:
-                pass
-            self._pid = 0
-
-    def close(self) -> None:
-        """Send it home if it was not used."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        self.reap()
-
-    def __enter__(self) -> MonitorProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def create(directory: Path, spec: ContainerSpec, options: MonitorOptions) -> None:
@@ -162,6 +108,11 @@ def start(
         if "network" in answer:
             _connect(session, answer["network"], connect)
             answer = session.answer()
+    except MonitorGone as error:
+        error.context = (*error.context, *monitor.errors().splitlines()[-5:])
+        session.close()
+        monitor.reap()
+        raise
     except BaseException:
         session.close()
         monitor.reap()

@@ -1,7 +1,7 @@
 """The root of every expected failure, and the failures of running containers.
 
-An expected failure says what failed, where, why, and what to try; anything else that escapes is a bug and keeps
-its traceback. Only ``cli.render.errors`` turns these values into text.
+An expected failure says what failed, where, why, and what to try; anything else that escapes is a bug and
+keeps its traceback. Only ``cli.render.errors`` turns these values into text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 class PybuildError(Exception):
     """An expected failure.
 
-    ``code`` is a stable kebab-case name that tests and tools may rely on; ``context`` are lines that say where and
-    why, outermost last; ``hint`` says what to try; ``exit_status`` is what the process exits with.
+    ``code`` is a stable kebab-case name that tests and tools may rely on; ``context`` are lines that say where
+    and why, outermost last; ``hint`` says what to try; ``exit_status`` is what the process exits with.
     """
 
     code = "error"

@@ -12,11 +12,11 @@ import os
 import resource
 import select
 
-from runtime import capabilities, devices, messages, mounts, paths, rootfs, seccomp, user
+from runtime import capabilities, devices, messages, mounts, openfiles, paths, rootfs, seccomp, user
 from runtime.errors import UserNotFound
 from runtime.setup import Setup
 from runtime.syscalls import constants as c
-from runtime.syscalls.linux import KERNEL, failed, reset_signals
+from runtime.syscalls.linux import KERNEL, failed, new_session_keyring, reset_signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -261,6 +261,7 @@ def main(
     except BaseException as error:  # noqa: BLE001 - a bug must reach the parent, not the container's output
         message = ("failed", "bug", "", "", 0, _trace(error))
     try:
+        _report_setup(setup, report)  # mount points that it has made are removed by whoever reaps it
         messages.send(report, message)
     finally:
         os._exit(125)
@@ -296,16 +297,21 @@ def _restore_process(stdio: tuple[int, int, int]) -> None:
     for number, fd in enumerate(moved):
         os.dup2(fd, number)
     os.umask(0o022)
+    new_session_keyring()
+    if soft := openfiles.told():
+        openfiles.restore(soft)
 
 
 def _report_setup(setup: Setup, report: _socket.socket) -> None:
-    for start in range(0, len(setup.stubs), 200):
-        part = setup.stubs[start : start + 200]
+    stubs, setup.stubs = setup.stubs, []
+    for start in range(0, len(stubs), 200):
+        part = stubs[start : start + 200]
         messages.send(
             report, ("stubs", tuple(stub.wire() for stub in part)), tuple(stub.parent_fd for stub in part)
         )
     if setup.terminal_fd >= 0:
         messages.send(report, ("terminal",), (setup.terminal_fd,))
+        setup.terminal_fd = -1
 
 
 def _close_others(kernel: Kernel) -> None:

@@ -7,17 +7,20 @@ the death of this process, kills the container.
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import os
 import sys
 from pathlib import Path
 
-from runtime import messages, plan
+from runtime import cgroups, messages, openfiles, plan
 from runtime.errors import ContainerError, NotPermitted, SetupFailed
 from runtime.spec import ContainerSpec, ExecSpec, ExitStatus
+from runtime.syscalls import constants as c
+from runtime.syscalls import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable
 
 _CONTROL_FD = 3
@@ -37,9 +40,11 @@ class RunHandle:
         """The master of its terminal, owned by the caller."""
         self.warnings = warnings
         """Limits and rules that this machine did not take."""
+        self.on_ended: Callable[[], None] | None = None
         self._reply = reply
         self._pidfd = pidfd
         self._status: ExitStatus | None = None
+        self._lock = _thread.allocate_lock()  # a descriptor must not be reused between look and use
 
     def wait(self) -> ExitStatus:
         """Wait for the end of the container, and of the clean-up after it. May be called again."""
@@ -50,25 +55,28 @@ class RunHandle:
                 raise ContainerError("the launcher process ended unexpectedly", code="launcher-lost")
             code, signal, oom = received[0][1:]
             self._status = ExitStatus(code, signal, oom)
+            if self.on_ended is not None:
+                self.on_ended()
         return self._status
 
     def kill(self, signal: int = 9) -> None:
         """Send a signal to the first process; nothing happens when it has ended."""
-        import signal as signals
-
-        if self._pidfd < 0:
-            return
-        try:
-            signals.pidfd_send_signal(self._pidfd, signal)
-        except (ProcessLookupError, OSError):
-            pass  # it has ended; or another thread has just seen its end
+        with self._lock:
+            if self._pidfd >= 0:
+                linux.pidfd_send_signal(self._pidfd, signal)
 
     def close(self) -> None:
-        """Let go of the container, which kills it when it still runs."""
+        """Let go of the container, which kills it when it still runs; a ``wait`` in another thread ends."""
+        with self._lock:
+            if self._pidfd < 0:
+                return
+            os.close(self._pidfd)
+            self._pidfd = -1
+        try:
+            self._reply.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass  # the launcher has closed its side
         self._reply.close()
-        if self._pidfd >= 0:
-            pidfd, self._pidfd = self._pidfd, -1
-            os.close(pidfd)
 
 
 class Launcher:
@@ -77,6 +85,7 @@ class Launcher:
     def __init__(self, control: _socket.socket, pid: int) -> None:
         self._control = control
         self._pid = pid
+        self._groups: set[str] = set()
 
     @classmethod
     def start(cls) -> Launcher:
@@ -93,7 +102,7 @@ class Launcher:
             pid = os.posix_spawn(
                 executable,
                 argv,
-                {"LC_ALL": "C.UTF-8", "PATH": os.defpath},
+                {"LC_ALL": "C.UTF-8", "PATH": os.defpath, **openfiles.environment()},
                 file_actions=actions,
                 setsid=True,
                 setsigmask=(),
@@ -131,6 +140,9 @@ class Launcher:
         finally:
             for fd in extra:
                 os.close(fd)
+        group = cgroups.group_path(spec.id, spec.cgroup_parent)
+        self._groups.add(group)
+        handle.on_ended = lambda: self._groups.discard(group)
         if on_started is not None:
             on_started(handle.pid)
         return handle
@@ -156,7 +168,10 @@ class Launcher:
         if self._pid > 0:
             self._control.close()
             pid, self._pid = self._pid, -1
-            os.waitpid(pid, 0)
+            _, status = os.waitpid(pid, 0)
+            if status:  # it was killed, and its containers with it, but not their groups
+                for group in self._groups:
+                    cgroups.discard(group)
 
     def __enter__(self) -> Launcher:
         return self
@@ -201,13 +216,12 @@ class Launcher:
 
 
 def _explained(error: Exception) -> Exception:
-    """The same failure, as one of the user's rights where it is one."""
-    if isinstance(error, SetupFailed) and error.call == "clone3" and error.errno == 1 and os.geteuid() != 0:
-        return NotPermitted(
-            "this user may not create containers",
-            context=(error.message,),
-            hint="run as root, or let pybuild use a user namespace",
-        )
+    """The same failure, as one of the caller's rights where it is one."""
+    if isinstance(error, SetupFailed) and error.call == "clone3" and error.errno == 1:
+        hint = "run as root, or in a user namespace"
+        if os.geteuid() == 0:
+            hint = "this root lacks CAP_SYS_ADMIN, or an outer container forbids new namespaces"
+        return NotPermitted("containers cannot be created here", context=(error.message,), hint=hint)
     return error
 
 
@@ -235,16 +249,13 @@ def _interpreter() -> tuple[str, tuple[int, ...]]:
     A container that executes ``/proc/self/exe`` could otherwise reopen the host's interpreter for writing
     later. The mount is attached nowhere and goes away with the last process that uses it.
     """
-    from runtime.syscalls import constants as c
-    from runtime.syscalls.linux import KERNEL
-
     path = _real_interpreter()
     try:
-        fd = KERNEL.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC)
+        fd = linux.KERNEL.open_tree(c.AT_FDCWD, path, c.OPEN_TREE_CLONE | c.OPEN_TREE_CLOEXEC)
     except OSError:
         return path, ()
     try:
-        KERNEL.mount_setattr(fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_RDONLY)
+        linux.KERNEL.mount_setattr(fd, "", c.AT_EMPTY_PATH, c.MOUNT_ATTR_RDONLY)
     except OSError:
         os.close(fd)
         return path, ()

@@ -119,6 +119,8 @@ class Server:
         self._forget(fd)
         if outcome[0] == "failed":
             job.process.reap_raw()
+            if job.process.terminal >= 0:
+                os.close(job.process.terminal)
             job.say(outcome)
             self._finish(job)
             return
@@ -149,6 +151,7 @@ def main() -> None:
     """Entry point: the control socket is descriptor 3."""
     KERNEL.prctl(c.PR_SET_DUMPABLE, 0)
     os.umask(0o022)
+    os.chdir("/")
     reset_signals(tuple(number for number in range(1, 65) if number not in {9, 19}))
     seccomp.program(os.uname().machine, capabilities.DEFAULT)
     cgroups.layout()
@@ -156,4 +159,5 @@ def main() -> None:
     gc.freeze()  # what is shared with the children should not be touched by a collection
     gc.disable()
     Server(messages.adopt(CONTROL_FD)).serve()
+    cgroups.sweep()
     os._exit(0)

@@ -167,8 +167,7 @@ class Monitor:
         self._listen()
 
     def _listen(self) -> None:
-        """Bind ``attach.sock`` through its directory's descriptor: a path may be longer than a socket name.
-        """
+        """Bind ``attach.sock`` through its directory's descriptor: a path may be longer than a socket name."""
         holder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         previous = os.umask(0o177)
@@ -527,7 +526,10 @@ class Monitor:
             self._child.group.freeze(frozen)
         except (OSError, KeyError) as error:
             raise ContainerError(
-                "this machine cannot pause containers", context=(str(error),), code="no-freezer"
+                "this container cannot be paused: it has no control group with a freezer",
+                context=(str(error),) if isinstance(error, OSError) else (),
+                hint="run as root, or have cgroups delegated to this user",
+                code="no-freezer",
             ) from error
 
     def _wait(self, client: Client, _: dict[str, Any]) -> None:

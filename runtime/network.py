@@ -76,8 +76,12 @@ class Bridge:
 
 def unavailable_reason() -> str | None:
     """Why no bridge can be made here, cheaply; None when it is worth trying."""
+    from runtime.spawn import in_user_namespace
+
     if os.geteuid() != 0:
         return "a bridge needs root"
+    if in_user_namespace():
+        return "a bridge needs root on the host, not in a user namespace"
     try:
         with open("/proc/self/status", "rb") as file:
             effective = next(line for line in file if line.startswith(b"CapEff:"))

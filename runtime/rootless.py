@@ -7,7 +7,6 @@ tens of thousands of ids; otherwise one, the caller's own, which is root inside.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -31,9 +30,37 @@ def needed() -> bool:
     return os.geteuid() != 0 and MARKER not in os.environ
 
 
-def reexec(argv: list[str], env: dict[str, str] | None = None) -> int:
+def namespace_of(root: Path) -> int | None:
+    """The user namespace of a container that runs in the state directory ``root``, as a descriptor.
+
+    What a container is made of can only be reached from its own user namespace.
+    """
+    try:
+        names = os.listdir(root / "containers")
+    except OSError:
+        return None
+    if not names:
+        return None
+    from runtime import state
+    from runtime.errors import ContainerError
+
+    for name in names:
+        try:
+            monitor = state.read(root / "containers" / name).monitor
+            if not monitor.alive():
+                continue
+            fd = os.open(f"/proc/{monitor.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        except (OSError, ContainerError):
+            continue
+        if monitor.alive() and not os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):
+            return fd
+        os.close(fd)
+    return None
+
+
+def reexec(argv: list[str], env: dict[str, str] | None = None, *, join: int | None = None) -> int:
     """Run ``argv`` as root of a new user and mount namespace and return its exit status (128 + signal when
-    killed).
+    killed). With ``join``, a descriptor that it takes over, the user namespace is that one.
 
     The caller has to be single-threaded. It stays as the parent: it writes the maps, passes signals on and
     waits; a terminal's own signals reach both. Raises NotPermitted where user namespaces are not allowed.
@@ -47,16 +74,18 @@ def reexec(argv: list[str], env: dict[str, str] | None = None) -> int:
         os.close(ready_r)
         os.close(mapped_w)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        _inside(argv, dict(os.environ if env is None else env), ready_w, mapped_r)
+        _inside(argv, dict(os.environ if env is None else env), ready_w, mapped_r, join)
     os.close(ready_w)
     os.close(mapped_r)
+    if join is not None:
+        os.close(join)
     try:
-        return _supervise(pid, ready_r, mapped_w, watched)
+        return _supervise(pid, ready_r, mapped_w, watched, mapped=join is not None)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _supervise(pid: int, ready_r: int, mapped_w: int, watched: set[signal.Signals]) -> int:
+def _supervise(pid: int, ready_r: int, mapped_w: int, watched: set[signal.Signals], *, mapped: bool) -> int:
     """The parent's side: maps, then waiting."""
     answer = os.read(ready_r, 16)
     os.close(ready_r)
@@ -68,7 +97,7 @@ def _supervise(pid: int, ready_r: int, mapped_w: int, watched: set[signal.Signal
             "cannot create a user namespace", context=(f"unshare: {os.strerror(number)}",), hint=_HINT
         )
     try:
-        kind = write_maps(pid)
+        kind = _kind(pid) if mapped else write_maps(pid)
     except OSError as error:
         os.close(mapped_w)
         os.waitpid(pid, 0)
@@ -79,12 +108,21 @@ def _supervise(pid: int, ready_r: int, mapped_w: int, watched: set[signal.Signal
     return _wait(pid, watched)
 
 
-def _inside(argv: list[str], env: dict[str, str], ready: int, mapped: int) -> None:
+def _kind(pid: int) -> str:
+    """Which maps a process has."""
+    return "single" if sum(r.size for r in idmap.current(str(pid)).ranges) == 1 else "range"
+
+
+def _inside(argv: list[str], env: dict[str, str], ready: int, mapped: int, join: int | None) -> None:
     """The child: make the namespace, wait for the maps, execute. Never returns."""
     from runtime.syscalls.linux import KERNEL
 
     try:
-        KERNEL.unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+        if join is None:
+            KERNEL.unshare(_CLONE_NEWUSER | _CLONE_NEWNS)
+        else:
+            KERNEL.setns(join, _CLONE_NEWUSER)
+            KERNEL.unshare(_CLONE_NEWNS)
     except OSError as error:
         os.write(ready, str(error.errno).encode())
         os._exit(125)
@@ -124,13 +162,17 @@ def _write(pid: int, name: str, text: str) -> None:
 
 def _helper(name: str, pid: int, id_map: idmap.IdMap) -> bool:
     """Let a set-uid helper write a map; False when it is missing or refuses."""
-    import subprocess
-
-    helper = shutil.which(name)
-    if helper is None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in range(3)]
+    command = [name, str(pid), *id_map.arguments()]
+    try:
+        helper = os.posix_spawnp(name, command, os.environ, file_actions=actions)
+    except OSError:
         return False
-    done = subprocess.run([helper, str(pid), *id_map.arguments()], capture_output=True, check=False)
-    return done.returncode == 0
+    finally:
+        os.close(null)
+    _, status = os.waitpid(helper, 0)
+    return status == 0
 
 
 def granted() -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:

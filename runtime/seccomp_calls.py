@@ -1,7 +1,7 @@
 """System calls of Docker's default profile, with their numbers on x86_64, i386, aarch64 and arm.
 
-Facts only: ``name=x86_64,i386,aarch64,arm`` with nothing where a machine has no such call, or one number where all
-four agree. How they become a filter is in ``seccomp``.
+Facts only: ``name=x86_64,i386,aarch64,arm`` with nothing where a machine has no such call, or one number
+where all four agree. How they become a filter is in ``seccomp``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from runtime import cgroups, init, messages, seccomp
+from runtime import cgroups, init, limits, messages, seccomp
 from runtime.paths import Stub, remove_stubs
 from runtime.syscalls import constants as c
 from runtime.syscalls.linux import KERNEL, clone_process, pidfd_open, pidfd_send_signal
@@ -102,6 +102,9 @@ class Process:
             pass
         if outcome[0] == "failed":
             self.reap_raw()
+            if self.terminal >= 0:
+                os.close(self.terminal)
+                self.terminal = -1
             raise messages.error_of(outcome)
 
     def kill(self, signal: int = 9) -> None:
@@ -166,13 +169,13 @@ def spawn(
         netns,
         pid_path,
         parent,
-        limits,
+        limit_pairs,
         rules,
         accounting,
         clean_stubs,
     ) = plan
     layout = cgroups.layout()
-    settings = cgroups.settings(dict(limits), v1=bool(layout.v1))
+    settings = limits.settings(dict(limit_pairs), v1=bool(layout.v1))
     group = cgroups.create(container, parent, settings, rules, every=accounting)
     setup = init.new_setup()
     setup.userns = in_user_namespace()

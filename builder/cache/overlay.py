@@ -54,9 +54,9 @@ class OverlaySnapshotter:
 def probe(db: Database, tmp: str, boot: str) -> str:
     """How overlay can be used here: ``trusted``, ``user`` (with ``userxattr``) or ``no``.
 
-    Found out by really mounting one, in a process of its own; remembered per boot, user and user namespace.
+    Found out by really mounting one, in a process of its own; remembered per boot, user and id map.
     """
-    key = f"overlay:{os.geteuid()}:{_user_namespace()}"
+    key = f"overlay:{os.geteuid()}:{_id_map()}"
     row = db.one("SELECT value FROM meta WHERE key=?", (key,))
     if row is not None:
         known_boot, _, known = str(row[0]).partition(" ")
@@ -67,9 +67,11 @@ def probe(db: Database, tmp: str, boot: str) -> str:
     return found
 
 
-def _user_namespace() -> str:
+def _id_map() -> str:
+    """Every call of an ordinary user has a new user namespace; with the same ids it is as good as the last."""
     try:
-        return os.readlink("/proc/self/ns/user")
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            return ",".join(" ".join(line.split()) for line in file)
     except OSError:
         return ""
 

@@ -46,8 +46,8 @@ def _works(libc: ctypes.CDLL, base: str, extra: str) -> bool:
     for path in (lower, upper, work, merged, f"{lower}/d", f"{lower}/d/inner"):
         os.makedirs(path)
     _write(f"{lower}/f", "x")
-    options = f"lowerdir={lower},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off,index=off"
-    data = os.fsencode(options + extra)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},metacopy=off,index=off"
+    data = os.fsencode(options + (extra or ",redirect_dir=off"))  # with userxattr this is so by itself
     if libc.mount(b"overlay", os.fsencode(merged), b"overlay", ctypes.c_ulong(0), data) != 0:
         return False
     try:

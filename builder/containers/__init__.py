@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     )
     from builder.containers.usage import PortRow, Sample, cpu_percent, port, sample, top
     from runtime.attach import Ended, Session, couple, parse_detach_keys
-    from runtime.container import MonitorProcess, Streams
+    from runtime.container import Streams
+    from runtime.monitor_start import MonitorProcess
 
 _HOMES = {
     "builder.containers.changes": ("DiffRow", "diff", "export"),
@@ -77,7 +78,8 @@ _HOMES = {
     ),
     "builder.containers.usage": ("PortRow", "Sample", "cpu_percent", "port", "sample", "top"),
     "runtime.attach": ("Ended", "Session", "couple", "parse_detach_keys"),
-    "runtime.container": ("MonitorProcess", "Streams"),
+    "runtime.container": ("Streams",),
+    "runtime.monitor_start": ("MonitorProcess",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cache.containerstore import ContainerRow
+from builder.cache.holds import Hold
 from builder.cache.removal import discard_path
 from builder.cache.store import Store
 from builder.containers import document, initlayer, mounts, names, specs
 from builder.containers.types import BadOption, Container, CreateRequest
 from builder.errors import NoSuchImage, StoreError
+from builder.oci.digest import chain_ids
 from builder.oci.platform import host_platform
 from runtime import container as engine
 from runtime.state import State
@@ -46,9 +48,7 @@ def create(store: Store, request: CreateRequest) -> Container:
     container_id = names.new_id()
     directory = store.root / "containers" / container_id
     with store.hold() as hold:
-        from builder.images.unpacking import unpack
-
-        snapshot = unpack(store, image, hold)
+        snapshot = _unpacked(store, image, hold)
         entries = _mounts(store, request, image, snapshot)
         init = initlayer.prepare(store, hold, snapshot, document.mount_points(entries))
         active = store.snapshots.prepare(
@@ -69,6 +69,19 @@ def create(store: Store, request: CreateRequest) -> Container:
             raise
     store.events.add("container", "create", container_id, document.event_attributes(row))
     return Container(row, directory, State(), warnings)
+
+
+def _unpacked(store: Store, image: StoredImage, hold: Hold) -> str | None:
+    """The snapshot of the image's tree; an image that is unpacked already needs no more than a look-up."""
+    chains = chain_ids(image.config.diff_ids)
+    if chains:
+        info = store.snapshots.by_chain(chains[-1])
+        if info is not None and hold.snapshot(info.id):
+            store.snapshots.touch(info.id)
+            return info.id
+    from builder.images.unpacking import unpack
+
+    return unpack(store, image, hold)
 
 
 def _mounts(

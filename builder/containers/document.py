@@ -9,7 +9,6 @@ from typing import Any
 from builder.cache.containerstore import ContainerRow
 from builder.cache.store import Store
 from builder.cache.types import StoredImage
-from builder.containers import options
 from builder.containers.mounts import Entry
 from builder.containers.types import BadOption, CreateRequest, PortRequest
 from builder.oci.config import DEFAULT_PATH, ImageConfig, healthcheck_json
@@ -70,8 +69,10 @@ def make(
 
 def _config(container_id: str, request: CreateRequest, config: ImageConfig, env: list[str]) -> dict[str, Any]:
     exposed = {*config.exposed_ports}
-    for text in request.expose:
-        exposed |= {f"{port}/{kind}" for port, kind in options.exposed(text)}
+    if request.expose:
+        from builder.containers.options import exposed as parse
+
+        exposed |= {f"{port}/{kind}" for text in request.expose for port, kind in parse(text)}
     exposed |= {f"{port.container_port}/{port.protocol}" for port in request.ports}
     kept = config.entrypoint if request.entrypoint is None else request.entrypoint or None
     cmd = request.command or (config.cmd if request.entrypoint is None else None) or None

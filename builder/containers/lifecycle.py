@@ -12,15 +12,16 @@ from dataclasses import replace
 
 from builder.cache.removal import discard_path
 from builder.cache.store import Store
-from builder.containers import document, names, networking, options, specs
+from builder.containers import document, names, networking, specs
 from builder.containers.lookup import find
 from builder.containers.types import Conflict, Container, ExecRequest
 from builder.errors import PybuildError
 from runtime import attach as streams
 from runtime import capabilities, specfile, state
 from runtime import container as engine
-from runtime.container import MonitorProcess, Streams
+from runtime.container import Streams
 from runtime.errors import NoSuchContainer
+from runtime.monitor_start import MonitorProcess
 from runtime.spec import ExecSpec
 
 _STOP_TIMEOUT_S = 10
@@ -134,13 +135,15 @@ def _exec_spec(container: Container, request: ExecRequest) -> ExecSpec:
 
 def stop(store: Store, ref: str, *, timeout_s: float | None = None, signal: str = "") -> Container:
     """Stop it; stopped already is fine (LIF-STOP)."""
+    from builder.containers.options import signal_number
+
     container = find(store, ref)
     if not container.state.running:
         return container
     _refuse_paused(container, "stopping or killing")
     if timeout_s is None:
         timeout_s = container.data["Config"].get("StopTimeout", _STOP_TIMEOUT_S)
-    number = options.signal_number(signal) if signal else None
+    number = signal_number(signal) if signal else None
     engine.stop(container.directory, timeout_s=timeout_s, signal=number)
     _note_end(store, container)
     attributes = document.event_attributes(container.row)
@@ -165,7 +168,9 @@ def _again(store: Store, container: Container) -> Container:
 
 def kill(store: Store, ref: str, *, signal: str = "KILL") -> Container:
     """Send a signal; KILL also waits for the end (LIF-KILL-1, LIF-KILL-2)."""
-    number = options.signal_number(signal)
+    from builder.containers.options import signal_number
+
+    number = signal_number(signal)
     container = find(store, ref)
     if not container.state.running:
         raise Conflict(

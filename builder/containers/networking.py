@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.cache.store import Store
-from builder.containers import options as parse
 from builder.containers import specs
 from builder.containers.types import Container
 from runtime import hosts
@@ -108,6 +107,10 @@ def _bridge(container: Container, *, explicit: bool) -> Plan:
 def _ports(data: dict[str, Any]) -> tuple[PortState, ...]:
     """Published ports; with ``-P`` every other exposed one on a free high port (NET-07)."""
     found: list[PortState] = []
+    if not (data["HostConfig"]["PortBindings"] or data["HostConfig"]["PublishAllPorts"]):
+        return ()
+    from builder.containers import options as parse
+
     bindings = data["HostConfig"]["PortBindings"]
     for text, entries in bindings.items():
         ((number, kind),) = parse.exposed(text)

@@ -131,7 +131,7 @@ def sample(store: Store, ref: str) -> Sample:
         cpu_ns=_cpu_ns(places),
         system_cpu_ns=_system_cpu_ns(),
         cpus=os.cpu_count() or 1,
-        memory=_memory(places),
+        memory=_memory(places) or _resident(_pids(container)),
         limit=limit if limit is not None and limit < min(_NO_LIMIT, total) else total,
         received=received,
         sent=sent,
@@ -192,6 +192,12 @@ def _memory(places: tuple[str, ...]) -> int:
             if text.isdigit():
                 return max(0, int(text) - _keyed(_read(f"{place}/memory.stat"), key))
     return 0
+
+
+def _resident(pids: tuple[int, ...]) -> int:
+    """Without a memory group: what the processes have in memory, shared pages counted for each."""
+    words = (_read(f"/proc/{pid}/statm").split() for pid in pids)
+    return sum(int(found[1]) for found in words if len(found) > 1) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _system_cpu_ns() -> int:

@@ -174,6 +174,7 @@ def _from_directory(task: _Task, root: Path) -> PreparedContext:
         root,
         ignore=ignore,
         ignore_key=str(Digest.of(text)) if text else "",
+        ignore_file=(found.ignore_name, text or b""),
         documents=task.store,
     )
     task.stack.callback(main.close)
@@ -351,6 +352,7 @@ def _open_named(task: _Task, source: NamedSource) -> LocalContext:
         name=source.name,
         ignore=ignore,
         ignore_key=str(Digest.of(text)) if text else "",
+        ignore_file=(name, text or b""),
         documents=task.store,
     )
     task.stack.callback(tree.close)

@@ -39,9 +39,11 @@ class LocalContext(ContextTree):
         name: str = "context",
         ignore: Ignore | None = None,
         ignore_key: str = "",
+        ignore_file: tuple[str, bytes] = ("", b""),
         documents: Documents | None = None,
     ) -> None:
         super().__init__(root, name=name, ignore=ignore)
+        self.ignore_file = ignore_file
         self._ignore_key = ignore_key
         self._documents = documents
         self._index: FileIndex | None = None

@@ -35,13 +35,11 @@ FLAGS = (
     text("cpuset-cpus", "", "CPUs that steps may use (0-3, 0,1)", hidden=True),
     text("cpuset-mems", "", "Memory nodes that steps may use (0-3, 0,1)", hidden=True),
     switch("disable-content-trust", "", "Accepted for compatibility", hidden=True, default=True),
-    switch("explain", "", "Say why steps ran again"),
     text("file", "f", 'Name of the Dockerfile (default: "PATH/Dockerfile"; "-" reads it from stdin)'),
     switch("force-rm", "", "Accepted for compatibility", hidden=True),
     text("iidfile", "", "Write the image id to a file", metavar="file"),
     text("isolation", "", "Accepted for compatibility", hidden=True),
     many("label", "", "Set metadata for the image"),
-    text("llb", "", "Solve a definition from a file instead of a Dockerfile", metavar="file", hidden=True),
     switch("load", "", "Store the image here (the default without --output)"),
     text("memory", "m", "Memory limit of each step", metavar="bytes"),
     text("memory-swap", "", "Memory and swap together; -1 = unlimited swap", metavar="bytes"),
@@ -72,6 +70,7 @@ FLAGS = (
 
 
 LIMIT_FLAGS = ("memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems")
+WITHOUT_EFFECT = ("attest", "cache-from", "cache-to", "provenance", "sbom", "squash")
 _ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 
 
@@ -81,6 +80,7 @@ def run(app: App, args: Args) -> int:
         from cli.commands.build_call import call
 
         return call(app, args)
+    _warn_without_effect(app, args)
     iidfile = args.text("iidfile")
     if iidfile:
         _remove_stale(iidfile)
@@ -112,6 +112,12 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
             if interrupt.cancel.is_set:
                 raise Cancelled("build cancelled") from error
             raise
+
+
+def _warn_without_effect(app: App, args: Args) -> None:
+    for name in WITHOUT_EFFECT:
+        if args.given(name) and not (name in ("provenance", "sbom") and args.text(name) == "false"):
+            app.note(f"WARNING: --{name} has no effect yet")
 
 
 def request_from(app: App, args: Args) -> BuildRequest:

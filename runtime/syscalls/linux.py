@@ -38,6 +38,7 @@ _NUMBERS = {
     "setresgid": (119, 149),
     "setresuid": (117, 147),
     "ioctl": (16, 29),
+    "keyctl": (250, 219),
     "bpf": (321, 280),
     "fstatfs": (138, 44),
     "pidfd_send_signal": (424, 424),
@@ -253,6 +254,14 @@ def reset_signals(numbers: tuple[int, ...]) -> None:
     action = bytes(32)
     for number in numbers:
         _call("rt_sigaction", str(number), _number(number), ctypes.c_char_p(action), None, _number(8))
+
+
+def new_session_keyring() -> None:
+    """Leave the session keyring of the user who started us, where there are keyrings."""
+    try:
+        _call("keyctl", "", _number(1), None)  # KEYCTL_JOIN_SESSION_KEYRING, anonymous
+    except OSError:
+        pass
 
 
 def bpf(command: int, attr: bytes) -> int:

@@ -115,7 +115,14 @@ def test_chown_names_and_numbers(lab: Lab) -> None:
         {"a": "1", "d/x": "x"},
     )
     owners = {name: (built.stat(name).st_uid, built.stat(name).st_gid) for name in "123456"}
-    assert owners == {"1": (123, 45), "2": (123, 77), "3": (55, 55), "4": (55, 77), "5": (1000, 7), "6": (1, 2)}
+    assert owners == {
+        "1": (123, 45),
+        "2": (123, 77),
+        "3": (55, 55),
+        "4": (55, 77),
+        "5": (1000, 7),
+        "6": (1, 2),
+    }
     assert (built.stat("newdir").st_uid, built.stat("newdir/x").st_gid) == (123, 77)
     with pytest.raises(SolveError, match="nobody-here") as caught:
         lab.quick("FROM busybox\nCOPY --chown=nobody-here a /\n", {"a": ""})
@@ -237,7 +244,10 @@ def test_heredocs(lab: Lab) -> None:
     assert built.read("run3") == "three\n"
     assert built.names("both") == ["EOF", "plain"]
     assert built.read("both/EOF") == 'heredoc "quoted" $who\n'
-    assert "COPY <<one <<two /docs/ # buildkit" in built.history() or "COPY <<one <<'two' /docs/ # buildkit" in built.history()
+    assert (
+        "COPY <<one <<two /docs/ # buildkit" in built.history()
+        or "COPY <<one <<'two' /docs/ # buildkit" in built.history()
+    )
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, __import__("bz2").compress])

@@ -51,9 +51,11 @@ def test_a_step_reaches_the_gateway(networks: BuildNetworks, bridge: BridgeConfi
         gateway = network.ensure_bridge(bridge).gateway
         out = in_namespace(
             fd,
-            lambda: subprocess.run(["ping", "-c1", "-W2", gateway], capture_output=True).returncode
-            if os.path.exists("/usr/bin/ping")
-            else subprocess.run(["ip", "route", "get", gateway], capture_output=True).returncode,
+            lambda: (
+                subprocess.run(["ping", "-c1", "-W2", gateway], capture_output=True).returncode
+                if os.path.exists("/usr/bin/ping")
+                else subprocess.run(["ip", "route", "get", gateway], capture_output=True).returncode
+            ),
         )
         routes = in_namespace(fd, lambda: subprocess.check_output(["ip", "route"], text=True))
         links = in_namespace(fd, lambda: subprocess.check_output(["ip", "-br", "link"], text=True))

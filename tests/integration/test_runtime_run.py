@@ -342,6 +342,24 @@ def test_stubs_leave_no_trace(lab: Lab, base: Path) -> None:
     assert lab.upper.stat().st_mtime_ns != 0
 
 
+def test_stubs_are_removed_when_the_command_cannot_start(lab: Lab) -> None:
+    good, bad = TmpfsMount(target="/made/here"), BindMount(target="/made/there", source="/no/such")
+    with pytest.raises(SetupFailed):
+        lab.run("true", mounts=(good, bad), clean_stubs=True)
+    assert upper_files(lab) == []
+    with pytest.raises(CommandNotFound):
+        lab.run("nothing", mounts=(good,), clean_stubs=True, terminal=True)
+    assert upper_files(lab) == []
+
+
+def test_kill_and_close_after_the_end_do_nothing(lab: Lab) -> None:
+    handle = lab.launcher.run(lab.spec("true"), stdout=1, stderr=2)
+    assert handle.wait().code == 0
+    handle.kill()
+    handle.close()
+    assert handle.wait().code == 0
+
+
 def test_stubs_stay_when_filled_or_when_the_parent_changed(lab: Lab) -> None:
     mounts = (FileMount(target="/opt/a/key", data=b"x"),)
     lab.sh("echo hi > /opt/a/other; touch -d @1000 /opt/a", mounts=mounts, clean_stubs=True)
@@ -549,6 +567,7 @@ def test_death_of_the_launcher_kills_containers(base: Path, tmp_path: Path) -> N
         time.sleep(0.01)
     handle.close()
     launcher.close()
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/pybuild/lab{os.getpid()}-*"))
 
 
 def test_closing_the_launcher_ends_containers(base: Path, tmp_path: Path) -> None:

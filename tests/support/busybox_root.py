@@ -101,11 +101,11 @@ class Lab:
         number = next(_counter)
         if "root" not in options:
             place = self.work / f"s{number}"
-            self.upper = place / "fs"
-            self.upper.mkdir(parents=True)
+            upper = self.upper = place / "fs"  # the attribute is only for tests with one thread
+            upper.mkdir(parents=True)
             (place / "work").mkdir()
             root = OverlayRoot(
-                lowers=(str(self.base),), upper=str(self.upper), work=str(place / "work"), volatile=True
+                lowers=(str(self.base),), upper=str(upper), work=str(place / "work"), volatile=True
             )
             options["root"] = root
         options.setdefault("env", ("PATH=/bin",))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime import capabilities, cgroups, devicefilter, idmap, init, messages, plan, seccomp, user
+from runtime import limits as limits_module
 from runtime.errors import CommandNotFound, SetupFailed, UserNotFound
 from runtime.setup import Setup
 from runtime.spec import (
@@ -417,14 +418,14 @@ def test_hierarchies_are_found(tmp_path: Path) -> None:
 def test_limits_become_settings() -> None:
     limits = Limits(memory_bytes=100, memory_swap_bytes=150, cpu_quota_us=5000, cpu_shares=1024, pids=-1)
     values = dict(plan.container_plan(spec(limits=limits)).limits)
-    assert cgroups.settings(values, v1=True) == (
+    assert limits_module.settings(values, v1=True) == (
         ("memory", "memory.limit_in_bytes", "100"),
         ("memory", "memory.memsw.limit_in_bytes", "150"),
         ("cpu", "cpu.shares", "1024"),
         ("cpu", "cpu.cfs_quota_us", "5000"),
         ("pids", "pids.max", "max"),
     )
-    rows = {file: value for _, file, value in cgroups.settings(values, v1=False)}
+    rows = {file: value for _, file, value in limits_module.settings(values, v1=False)}
     assert rows["v2.memory.swap.max"] == "50"
     assert rows["v2.cpu.max"] == "5000 100000"
 

@@ -61,7 +61,7 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
 
 
 def copy_tree(layers: Sequence[Path], selector: str, target: Path) -> None:
-    """Copy a directory of a snapshot into an empty host directory that we own, which gets its owner and mode."""
+    """Copy a directory of a snapshot, with its owner and mode, into an empty host directory that we own."""
     from builder.solver.ops.fileop import run_file_op
 
     action = Copy(src=f"/{selector.strip('/')}", dest="/", dir_contents=True, create_dest_path=True)

@@ -1,0 +1,43 @@
+"""What a call needs of its own process before it starts: rights in a user namespace, and enough open files.
+
+An ordinary user's call runs once more inside a user namespace, where it is root (``runtime.rootless``). The
+first process stays outside as its parent, which is all that a shell or a supervisor sees.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cli.settings import Settings
+
+WITHOUT_RIGHTS = frozenset({"__complete", "completion", "login", "logout", "version"})
+"""Verbs that touch neither the store nor a container."""
+
+
+def enter_namespace(settings: Settings, words: list[str] | None) -> int | None:
+    """Where this user has to be root of a namespace first: run the command there and return its exit status.
+
+    None when this process is the one to go on. ``words`` are the command line when it is not this process's
+    own.
+    """
+    if os.geteuid() == 0:
+        return None
+    from runtime import rootless
+
+    if not rootless.needed():
+        return None
+    if words is None:
+        command = [sys.executable, *sys.orig_argv[1:]]
+    else:
+        command = [sys.executable, "-m", "cli.main", *words]
+    return rootless.reexec(command, join=rootless.namespace_of(settings.root))
+
+
+def prepare() -> None:
+    """For the verbs that work: many layers are many open directories."""
+    from runtime.openfiles import raise_limit
+
+    raise_limit()
