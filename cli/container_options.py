@@ -130,9 +130,9 @@ def _streams(args: Args, *, detach: bool) -> frozenset[str]:
 def check_terminal(args: Args, *, detach: bool) -> None:
     """A terminal for the container needs one here when input is passed on (RUN-19)."""
     if args.on("tty") and args.on("interactive") and not detach and not is_terminal(0):
-        error = UsageError("cannot enable tty mode on non tty input: the input device is not a TTY")
-        error.exit_status = 1
-        raise error
+        raise UsageError(
+            "cannot enable tty mode on non tty input: the input device is not a TTY", code="not-a-tty"
+        )
 
 
 def _log(args: Args) -> LogOptions:

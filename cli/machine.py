@@ -66,12 +66,14 @@ class BridgeNetworks:
         from runtime.buildnet import BuildNetworks
 
         self._networks = BuildNetworks()
+        self._told = False
 
     @contextmanager
     def lease(self, reporter: Reporter, *, reusable: bool = True) -> Iterator[Network]:
         """A network for one step."""
         with self._networks.lease(reusable=reusable) as (network, reason):
-            if reason:
+            if reason and not self._told:
+                self._told = True
                 reporter.warn(f"RUN uses the host's network: {reason}")
             yield network
 

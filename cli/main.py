@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from builder.errors import UsageError
+from builder.errors import PybuildError, UsageError
 from cli.commands import GROUPS, find, module_of
 from cli.flags import COMMON, Args, Command, parse, switch
 from cli.lean import leave, postpone_methods, start_lean
@@ -29,6 +29,7 @@ _GLOBAL = Command(
     words=(0, None),
     interspersed=False,
 )
+_ENGINE_FAILED = 125
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
@@ -151,7 +152,22 @@ class _Call:
         _prepare_output()
         app: App
         with App(settings, debug=self.debug, error_format=self.error_format) as app:
-            return command.run(app, own)
+            try:
+                return command.run(app, own)
+            except PybuildError as error:
+                error.exit_status = _status_for(command, error)
+                raise
+
+
+def _status_for(command: Command, error: PybuildError) -> int:
+    """125 is what run, create and exec end with when it is not the command's own status; for them only."""
+    if error.code == "not-a-tty":
+        return 1
+    if command.usage_status == _ENGINE_FAILED:
+        return _ENGINE_FAILED if error.exit_status in (1, 2) and command.name != "exec" else error.exit_status
+    if error.exit_status == _ENGINE_FAILED:
+        return 2 if error.code == "invalid-option" else 1
+    return error.exit_status
 
 
 def _load(verb: str) -> Command:

@@ -12,8 +12,8 @@ import os
 class PybuildError(Exception):
     """An expected failure.
 
-    ``code`` is a stable kebab-case name that tests and tools may rely on; ``context`` are lines that say where
-    and why, outermost last; ``hint`` says what to try; ``exit_status`` is what the process exits with.
+    ``code`` is a stable kebab-case name that tests and tools may rely on; ``context`` are lines that say
+    where and why, outermost last; ``hint`` says what to try; ``exit_status`` is what the process exits with.
     """
 
     code = "error"

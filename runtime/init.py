@@ -89,6 +89,14 @@ def oom_score(setup: Setup, value: int) -> None:
 def who(setup: Setup, name: str, groups: tuple[str, ...]) -> None:
     """Look the user up in the root (EXE-11)."""
     setup.identity = user.lookup(setup.root_fd, name, groups)
+    if setup.single and (setup.identity.uid or setup.identity.gid):
+        found = setup.identity
+        setup.identity = user.Identity(0, 0, (0,), found.home)
+        setup.powerless = found.uid != 0
+        setup.warning = (
+            f"user {found.uid}:{found.gid} has no id in this user namespace: running as its only one, without "
+            "root's capabilities; /etc/subuid and /etc/subgid grant ranges of ids"
+        )
 
 
 def directory(setup: Setup, path: str, create: bool) -> None:
@@ -160,9 +168,10 @@ def confine(setup: Setup, keep: int, no_new_privileges: bool) -> None:
     if no_new_privileges:
         kernel.prctl(c.PR_SET_NO_NEW_PRIVS, 1)
     if setup.filter_program is not None:
-        seccomp.load(kernel, setup.filter_program)
+        listener = seccomp.load(kernel, setup.filter_program, listen=setup.listens)
+        setup.listener_fd = listener if setup.listens else -1
     _become(setup)
-    if setup.identity.uid == 0:
+    if setup.identity.uid == 0 and not setup.powerless:
         capabilities.apply(kernel, keep, keep)
     else:
         capabilities.apply(kernel, 0, 0)
@@ -309,6 +318,10 @@ def _report_setup(setup: Setup, report: _socket.socket) -> None:
         messages.send(
             report, ("stubs", tuple(stub.wire() for stub in part)), tuple(stub.parent_fd for stub in part)
         )
+    if setup.warning:
+        messages.send(report, ("warning", setup.warning))
+    if setup.listener_fd >= 0:
+        messages.send(report, ("listener",), (setup.listener_fd,))
     if setup.terminal_fd >= 0:
         messages.send(report, ("terminal",), (setup.terminal_fd,))
         setup.terminal_fd = -1

@@ -95,7 +95,9 @@ class Server:
         _, stdin, stdout, stderr, *more = fds
         if message[0] == "run":
             netns = more[0] if more else -1
-            return spawn.spawn(message[1], stdin=stdin, stdout=stdout, stderr=stderr, netns_fd=netns)
+            return spawn.spawn(
+                message[1], stdin=stdin, stdout=stdout, stderr=stderr, netns_fd=netns, answers=True
+            )
         return spawn.enter(message[2], message[1], stdin=stdin, stdout=stdout, stderr=stderr, pidfd=more[0])
 
     @staticmethod
@@ -130,9 +132,19 @@ class Server:
         if process.terminal >= 0:
             os.close(process.terminal)
             process.terminal = -1
+        if process.listener >= 0:
+            self._watch(process.listener, lambda: self._changes_owner(job))
         self._watch(process.pidfd, lambda: self._ended(job))
 
+    def _changes_owner(self, job: Job) -> None:
+        from runtime import chowns
+
+        if not chowns.answer(job.process.listener):
+            self._forget(job.process.listener)
+
     def _ended(self, job: Job) -> None:
+        if job.process.listener >= 0:
+            self._forget(job.process.listener)
         self._forget(job.process.pidfd)
         job.say(("exited", *job.process.reap_raw()))
         self._finish(job)

@@ -17,6 +17,8 @@ launcher → client (the reply socket of the request; closing it kills the conta
 first process → launcher (report socket; end of file means that the command runs)
 ``stubs``     ((name, directory, atime, mtime, mtime after), ...)       parent directory of each
 ``terminal``                                                            master of the terminal
+``listener``                                                            where changes of owner are answered
+``warning``   text                                                      -
 ``failed``    kind, call, path, errno, text                             -
 ============  ========================================================  =====================================
 

@@ -25,6 +25,7 @@ from runtime.errors import ContainerError, PybuildError
 from runtime.eventloop import READ, Loop, Timer
 from runtime.logwriter import LogWriter
 from runtime.monitor_io import Client, Job
+from runtime.monitor_requests import SIGKILL, Requests, attach_client, send_exit, send_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 CONTROL_FD = 3
 
-_SIGKILL = 9
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 60.0
 _STABLE_AFTER_S = 10.0
@@ -46,6 +46,7 @@ def main(control: int = CONTROL_FD) -> None:
     """Be a monitor: serve the socket ``control`` and whatever it starts, then exit."""
     os.closerange(control + 1, 1 << 16)
     os.set_inheritable(control, False)
+    os.chdir("/")  # hold nobody's directory
     if os.fork():
         os._exit(0)  # the starter reaps this one at once; the monitor belongs to init
     monitor = Monitor(control)
@@ -57,7 +58,7 @@ def main(control: int = CONTROL_FD) -> None:
     os._exit(0)
 
 
-class Monitor:
+class Monitor(Requests):
     """One container and everybody who talks to it."""
 
     def __init__(self, control: int) -> None:
@@ -94,6 +95,9 @@ class Monitor:
 
         text = "".join(traceback.format_exception(error))
         try:
+            os.write(2, text.encode())
+            if not self._directory:
+                return
             with open(os.path.join(self._directory, "monitor.log"), "a") as file:
                 file.write(text)
         except OSError:
@@ -133,9 +137,11 @@ class Monitor:
                 raise ContainerError(f"the monitor does not know the request {kind!r}")
             handler(self, client, request)
         except PybuildError as error:
-            _fail(client, error)
+            send_failure(client, error)
         except (KeyError, ValueError, TypeError, EOFError) as error:
-            _fail(client, ContainerError(f"malformed request to the monitor: {error!r}"))
+            if kind == wire.START:
+                raise  # half started is worse than gone
+            send_failure(client, ContainerError(f"malformed request to the monitor: {error!r}"))
 
     # -- starting
 
@@ -167,7 +173,7 @@ class Monitor:
         self._listen()
 
     def _listen(self) -> None:
-        """Bind ``attach.sock`` through its directory's descriptor: a path may be longer than a socket name."""
+        """Bind ``attach.sock`` through its directory: the path may be longer than a socket name."""
         holder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         previous = os.umask(0o177)
@@ -247,7 +253,7 @@ class Monitor:
         )
         if client is not None:
             if attach is not None:
-                _attach(client, job, attach)
+                attach_client(client, job, attach)
             client.send(wire.OK, wire.pack({"pid": child.pid, "warnings": list(child.warnings)}))
         job.started(child.pid, child.terminal)
         if client is not None and attach is not None and attach.get("size"):
@@ -277,7 +283,7 @@ class Monitor:
             )
             self._close_door()
         self._over = True
-        _fail(client, error)
+        send_failure(client, error)
         client.finish()
 
     # -- children
@@ -301,7 +307,7 @@ class Monitor:
                 continue
             self._loop.forget(job.child.pidfd)
             code = _shell_code(status)
-            oom = code == 128 + _SIGKILL and job.child.group.oom_kills() > 0
+            oom = code == 128 + SIGKILL and job.child.group.oom_kills() > 0
             job.child.finish()
             job.ended(code, oom_killed=oom)
 
@@ -332,7 +338,7 @@ class Monitor:
         )
         for client in tuple(job.clients):
             client.job = None
-            _exit(client, code)
+            send_exit(client, code)
         job.clients.clear()
         if delay_s is None:
             self._end(code)
@@ -375,10 +381,10 @@ class Monitor:
         for job in tuple(self._execs.values()):
             for client in tuple(job.clients):
                 client.job = None
-                _exit(client, code)
+                send_exit(client, code)
         for client in tuple(self._clients):
             if client.waiting:
-                _exit(client, code)
+                send_exit(client, code)
             elif not client.owner:
                 client.finish()
         self._loop.call_later(_LINGER_S, self._loop.stop)
@@ -412,145 +418,7 @@ class Monitor:
         except OSError:
             pass  # the next verb finishes it
 
-    # -- requests on a running container
-
-    def _attach_request(self, client: Client, request: dict[str, Any]) -> None:
-        job = self._running()
-        _attach(client, job, request)
-        client.send(wire.OK, wire.pack({}))
-
-    def _exec(self, client: Client, request: dict[str, Any]) -> None:
-        self._running()
-        self._not_paused("exec")
-        assert self._child is not None
-        job = Job(self._loop, tty=bool(request["tty"]), stdin=bool(request["stdin"]), stdin_once=True)
-        try:
-            stdin, stdout, stderr = job.fds
-            child = spawn.enter(
-                self._child.pid,
-                client.take_plan(),
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                pidfd=self._child.pidfd,
-            )
-            job.close_child_ends()
-            child.started()
-        except BaseException as error:
-            job.abandon()
-            if isinstance(error, OSError):
-                raise ContainerError(f"exec failed: {error}", code="exec-failed") from error
-            raise
-        exec_id = request["id"]
-        self._execs[exec_id] = job
-        job.on_finished = lambda code: self._exec_finished(exec_id, job, code)
-        self._record(execs=list(self._execs))
-        client.send(wire.OK, wire.pack({"id": exec_id, "pid": child.pid}))
-        if not request.get("detach"):
-            _attach(client, job, {"stdin": request["stdin"], "stdout": True, "stderr": True})
-        job.started(child.pid, child.terminal)
-        if request.get("size"):
-            job.resize(*request["size"])
-        self._watch(child, job)
-
-    def _exec_finished(self, exec_id: str, job: Job, code: int) -> None:
-        self._execs.pop(exec_id, None)
-        if not self._over:
-            self._record(execs=list(self._execs))
-        for client in tuple(job.clients):
-            client.job = None
-            _exit(client, code)
-        job.clients.clear()
-
-    def _signal(self, client: Client, request: dict[str, Any]) -> None:
-        """SIGNAL: to the container's first process; KILL also ends a pending restart (LIF-KILL-2)."""
-        number = int(request["signal"])
-        final = number in (_SIGKILL, self._options["stop_signal"])
-        if self._restart_timer is not None:
-            if final:
-                self._cancel_restart()
-            client.send(wire.OK, wire.pack({}))
-            return
-        job = self._running()
-        if not request.get("force"):
-            self._not_paused("kill")
-        if final:
-            self._record(manually_stopped=True)
-        assert self._child is not None
-        self._child.kill(number)
-        if self._state["status"] == "paused" and number == _SIGKILL:
-            self._freeze(frozen=False)  # a frozen process does not die on every kernel
-        client.send(wire.OK, wire.pack({"pid": job.pid}))
-
-    def _stop(self, client: Client, request: dict[str, Any]) -> None:
-        """STOP: the signal, then KILL after ``timeout_s``; the exit is the answer."""
-        client.waiting = True
-        if self._restart_timer is not None:
-            self._cancel_restart()
-            return
-        self._running()
-        self._not_paused("stop")
-        self._record(manually_stopped=True)
-        assert self._child is not None
-        self._child.kill(int(request.get("signal") or self._options["stop_signal"]))
-        if self._stop_timer is not None:
-            self._stop_timer.cancel()
-        if float(request["timeout_s"]) >= 0:
-            self._stop_timer = self._loop.call_later(float(request["timeout_s"]), self._child.kill)
-
-    def _cancel_restart(self) -> None:
-        assert self._restart_timer is not None
-        self._restart_timer.cancel()
-        self._restart_timer = None
-        self._leave_stopped(manually_stopped=True)
-
-    def _pause(self, client: Client, _: dict[str, Any]) -> None:
-        self._running()
-        if self._state["status"] == "paused":
-            raise ContainerError("the container is already paused", code="container-paused")
-        self._freeze(frozen=True)
-        self._record(status="paused")
-        client.send(wire.OK, wire.pack({}))
-
-    def _unpause(self, client: Client, _: dict[str, Any]) -> None:
-        self._running()
-        if self._state["status"] != "paused":
-            raise ContainerError("the container is not paused", code="container-not-paused")
-        self._freeze(frozen=False)
-        self._record(status="running")
-        client.send(wire.OK, wire.pack({}))
-
-    def _freeze(self, *, frozen: bool) -> None:
-        assert self._child is not None
-        try:
-            self._child.group.freeze(frozen)
-        except (OSError, KeyError) as error:
-            raise ContainerError(
-                "this container cannot be paused: it has no control group with a freezer",
-                context=(str(error),) if isinstance(error, OSError) else (),
-                hint="run as root, or have cgroups delegated to this user",
-                code="no-freezer",
-            ) from error
-
-    def _wait(self, client: Client, _: dict[str, Any]) -> None:
-        client.waiting = True
-
-    def _removed_by_owner(self, client: Client, _: dict[str, Any]) -> None:
-        self._removed = True
-        client.finish()
-
     # -- helpers
-
-    def _running(self) -> Job:
-        if self._main is None or self._main.exit_code is not None or self._over:
-            raise ContainerError("the container is not running", code="container-not-running")
-        return self._main
-
-    def _not_paused(self, verb: str) -> None:
-        if self._state["status"] == "paused":
-            raise ContainerError(
-                f"the container is paused: cannot {verb}", hint="unpause it first", code="container-paused"
-            )
 
     def _record(self, **changes: Any) -> None:
         self._state.update(changes)
@@ -560,50 +428,13 @@ class Monitor:
         except OSError:
             pass  # removed meanwhile, or a full disk: keep looking after the container
 
-    _handlers: ClassVar[dict[bytes, Any]] = {
-        wire.START: _start,
-        wire.ATTACH: _attach_request,
-        wire.EXEC: _exec,
-        wire.SIGNAL: _signal,
-        wire.STOP: _stop,
-        wire.PAUSE: _pause,
-        wire.UNPAUSE: _unpause,
-        wire.WAIT: _wait,
-        wire.REMOVED: _removed_by_owner,
-    }
+    _handlers: ClassVar[dict[bytes, Any]] = {**Requests.handlers, wire.START: _start}
 
 
 class AlreadyRunning(ContainerError):
     """Another monitor has this container."""
 
     code = "container-already-running"
-
-
-def _attach(client: Client, job: Job, request: dict[str, Any]) -> None:
-    client.owner = bool(request.get("owner"))
-    client.attach(
-        job,
-        stdin=bool(request.get("stdin")),
-        stdout=bool(request.get("stdout")),
-        stderr=bool(request.get("stderr")),
-    )
-
-
-def _exit(client: Client, code: int) -> None:
-    client.send(wire.EXIT, wire.pack({"code": code}))
-    if not client.owner:
-        client.finish()
-
-
-def _fail(client: Client, error: PybuildError) -> None:
-    answer = {
-        "message": error.message,
-        "code": error.code,
-        "exit_status": error.exit_status,
-        "hint": error.hint,
-        "context": list(error.context),
-    }
-    client.send(wire.FAIL, wire.pack(answer))
 
 
 def _new_netns() -> int:

@@ -24,6 +24,8 @@ KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 DENY = _ERRNO | 1
 UNKNOWN = _ERRNO | 38
+_PRETEND = _ERRNO
+_ASK = 0x7FC00000
 
 # machine: ((audit architecture, column of the table), ...), the native one first
 _ARCHITECTURES = {
@@ -35,32 +37,55 @@ _AF_VSOCK = 40
 _PERSONALITIES = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF)
 
 _Code = list[tuple[int, int, int, int]]
-_cache: dict[tuple[str, frozenset[str]], bytes] = {}
+_cache: dict[tuple[str, frozenset[str], str], bytes] = {}
+# calls that change an owner: which argument is the user id, the group id is the next
+_CHOWNS = {"chown": 1, "lchown": 1, "fchown": 1, "fchownat": 2, "chown32": 1, "lchown32": 1, "fchown32": 1}
 
 
-def program(machine: str, capabilities: tuple[str, ...]) -> bytes | None:
-    """The filter for a machine (``uname -m``) and a capability set; None where we have no table."""
+def program(machine: str, capabilities: tuple[str, ...], chowns: str = "") -> bytes | None:
+    """The filter for a machine (``uname -m``) and a capability set; None where we have no table.
+
+    ``chowns``, for a namespace with a single id: ``pretend`` that a change of owner worked, or ``record`` it
+    (``runtime.chowns`` answers).
+    """
     if machine not in _ARCHITECTURES:
         return None
     from runtime import seccomp_calls
 
-    key = machine, frozenset(capabilities).intersection(seccomp_calls.BY_CAPABILITY)
+    key = machine, frozenset(capabilities).intersection(seccomp_calls.BY_CAPABILITY), chowns
     if key not in _cache:
         _cache[key] = _assemble(_program(*key))
     return _cache[key]
 
 
-def load(kernel: Kernel, filter_program: bytes) -> None:
-    """Put the filter on this process; needs SYS_ADMIN in its user namespace, or no_new_privs."""
+def load(kernel: Kernel, filter_program: bytes, *, listen: bool = False) -> int:
+    """Put the filter on this process; needs SYS_ADMIN in its user namespace, or no_new_privs.
+
+    ``listen`` returns the descriptor by which the calls that the filter asks about are answered.
+    """
+    wanted = c.SECCOMP_FILTER_FLAG_NEW_LISTENER if listen else 0
     try:
-        kernel.seccomp(filter_program, c.SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+        return kernel.seccomp(filter_program, c.SECCOMP_FILTER_FLAG_SPEC_ALLOW | wanted)
     except OSError as error:
         if error.errno != 22:  # before 4.17 there are no such flags
             raise
-        kernel.seccomp(filter_program, 0)
+        return kernel.seccomp(filter_program, wanted)
 
 
-def answers(column: int, capabilities: frozenset[str]) -> dict[int, str]:
+def chown_calls() -> dict[tuple[int, int], str]:
+    """(audit architecture, number) of every call that changes an owner, by its plain name."""
+    from runtime import seccomp_calls as calls
+
+    found = {}
+    for architectures in _ARCHITECTURES.values():
+        for architecture, column in architectures:
+            for name, number in _named(calls.ALLOWED, column):
+                if name in _CHOWNS:
+                    found[architecture, number] = name.removesuffix("32")
+    return found
+
+
+def answers(column: int, capabilities: frozenset[str], chowns: str = "") -> dict[int, str]:
     """What each number of one architecture gets: ``allow``, or the name of a call with conditions."""
     from runtime import seccomp_calls as calls
 
@@ -71,6 +96,10 @@ def answers(column: int, capabilities: frozenset[str]) -> dict[int, str]:
             found[number] = "allow"
     for capability in capabilities:
         found.update(dict.fromkeys(_numbers(calls.BY_CAPABILITY[capability], column), "allow"))
+    if chowns:
+        for name, number in _named(calls.ALLOWED, column):
+            if name in _CHOWNS:
+                found[number] = "ask" if chowns == "record" else f"chown{_CHOWNS[name]}"
     return found
 
 
@@ -87,11 +116,11 @@ def _numbers(table: str, column: int) -> list[int]:
     return [number for _, number in _named(table, column)]
 
 
-def _program(machine: str, capabilities: frozenset[str]) -> _Code:
+def _program(machine: str, capabilities: frozenset[str], chowns: str) -> _Code:
     code: _Code = [(_LD_W_ABS, 0, 0, _ARCH_OFFSET)]
     for architecture, column in _ARCHITECTURES[machine]:
         body: _Code = [(_LD_W_ABS, 0, 0, _NR_OFFSET)]
-        body += _search(_ranges(answers(column, capabilities)))
+        body += _search(_ranges(answers(column, capabilities, chowns)))
         code += [(_JEQ, 1, 0, architecture), (_JA, 0, 0, len(body)), *body]
     return [*code, (_RET, 0, 0, KILL_PROCESS)]
 
@@ -131,6 +160,10 @@ def _leaf(answer: str) -> _Code:
         return [deny]
     if answer in {"unknown", "clone3"}:  # the C library falls back to clone, whose flags can be looked at
         return [(_RET, 0, 0, UNKNOWN)]
+    if answer == "ask":
+        return [(_RET, 0, 0, _ASK)]
+    if answer.startswith("chown"):
+        return _pretend(int(answer[-1]))
     if answer == "clone":
         return [argument, (_JSET, 0, 1, _NAMESPACE_FLAGS), deny, allow]
     if answer == "socket":
@@ -138,6 +171,19 @@ def _leaf(answer: str) -> _Code:
     assert answer == "personality", answer
     tests: _Code = [(_JEQ, len(_PERSONALITIES) - i, 0, value) for i, value in enumerate(_PERSONALITIES)]
     return [argument, *tests, deny, allow]
+
+
+def _pretend(position: int) -> _Code:
+    """A change to the one id there is, or to none, is real; any other seems to work."""
+    code: _Code = []
+    for argument in (position, position + 1):
+        code += [
+            (_LD_W_ABS, 0, 0, _ARG0_OFFSET + 8 * argument),
+            (_JEQ, 2, 0, 0),
+            (_JEQ, 1, 0, 0xFFFFFFFF),
+            (_RET, 0, 0, _PRETEND),
+        ]
+    return [*code, (_RET, 0, 0, ALLOW)]
 
 
 def _assemble(code: _Code) -> bytes:

@@ -40,13 +40,18 @@ class Setup:
         "identity",
         "join_fd",
         "kernel",
+        "listener_fd",
+        "listens",
         "netns_fd",
         "nodev_root",
+        "powerless",
         "root_fd",
+        "single",
         "slave_fd",
         "stubs",
         "terminal_fd",
         "userns",
+        "warning",
     )
 
     def __init__(self, kernel: Kernel) -> None:
@@ -66,6 +71,12 @@ class Setup:
         self.clean_stubs = False
         self.nodev_root = False
         self.userns = False
+        self.single = False
+        """The user namespace has one id, and changes of owner are pretended or recorded."""
+        self.listens = False
+        self.listener_fd = -1
+        self.warning = ""
+        self.powerless = False
         self.identity: Identity | None = None
 
     def target(self, path: str, *, directory: bool) -> int:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _NOT_INTO_GROUP = frozenset({1, 13, 16, 19, 22, 38, 95})
 _INIT_USERNS_INODE = 0xEFFFFFFD
 _userns: bool | None = None
+_single: bool | None = None
 
 
 def in_user_namespace() -> bool:
@@ -42,6 +43,18 @@ def in_user_namespace() -> bool:
     return _userns
 
 
+def has_single_id() -> bool:
+    """Whether this process's user namespace has only one user or group id."""
+    global _single
+    if _single is None:
+        _single = False
+        if in_user_namespace():
+            for kind in ("uid", "gid"):
+                with open(f"/proc/self/{kind}_map", "rb") as file:
+                    _single = _single or sum(int(line.split()[2]) for line in file) == 1
+    return _single
+
+
 class Process:
     """A started process that its owner has to reap."""
 
@@ -49,6 +62,7 @@ class Process:
         "_failed",
         "_report",
         "group",
+        "listener",
         "owns_group",
         "owns_pids",
         "pid",
@@ -67,6 +81,8 @@ class Process:
         self.owns_group = owns_group
         self.owns_pids = True
         self.warnings = tuple(group.warnings)
+        self.listener = -1
+        """Where changes of owner are asked about, once started (``runtime.chowns``)."""
         self.terminal = -1
         """The master of its terminal, once started."""
         self.stubs: list[Stub] = []
@@ -91,6 +107,10 @@ class Process:
             self.stubs += [Stub(fd, *row) for fd, row in zip(fds, message[1], strict=True)]
         elif message[0] == "terminal":
             self.terminal = fds[0]
+        elif message[0] == "listener":
+            self.listener = fds[0]
+        elif message[0] == "warning":
+            self.warnings += (message[1],)
         else:
             self._failed = message
         return None
@@ -140,6 +160,9 @@ class Process:
         if self.owns_group:
             self.group.remove()
         self.group.close()
+        if self.listener >= 0:
+            os.close(self.listener)
+            self.listener = -1
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -153,8 +176,11 @@ def spawn(
     stderr: int,
     netns_fd: int = -1,
     pdeathsig: bool = True,
+    answers: bool = False,
 ) -> Process:
     """Start the container of a plan (``plan.container_plan(spec).wire()``).
+
+    ``answers``: the caller serves ``Process.listener``.
 
     The caller keeps its descriptors. ``netns_fd`` is the network namespace to join when the plan names one;
     it is opened here otherwise. OSError when the process cannot be made at all.
@@ -179,7 +205,7 @@ def spawn(
     group = cgroups.create(container, parent, settings, rules, every=accounting)
     setup = init.new_setup()
     setup.userns = in_user_namespace()
-    setup.filter_program = _filter_program(filter_for)
+    _prepare_filter(setup, filter_for, answers=answers)
     setup.clean_stubs = clean_stubs
     setup.nodev_root = not group.devices_enforced and not setup.userns
     setup.cgroup_unified = bool(group.unified)
@@ -234,7 +260,7 @@ def enter(
     group = cgroups.of_process(target_pid)
     setup = init.new_setup()
     setup.userns = in_user_namespace()
-    setup.filter_program = _filter_program(filter_for)
+    _prepare_filter(setup, filter_for, answers=False)
     try:
         setup.join_fd = pidfd
         return _start(
@@ -253,9 +279,14 @@ def enter(
             os.close(own)
 
 
-def _filter_program(filter_for: tuple[str, ...] | None) -> bytes | None:
+def _prepare_filter(setup: Setup, filter_for: tuple[str, ...] | None, *, answers: bool) -> None:
     """Made here and not in the child, so that it is made once."""
-    return None if filter_for is None else seccomp.program(os.uname().machine, filter_for)
+    setup.single = has_single_id()
+    if filter_for is None:
+        return
+    setup.listens = setup.single and answers
+    chowns = "" if not setup.single else "record" if answers else "pretend"
+    setup.filter_program = seccomp.program(os.uname().machine, filter_for, chowns)
 
 
 def _start(

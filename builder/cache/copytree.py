@@ -12,6 +12,9 @@ import fcntl
 import os
 import stat
 from collections.abc import Sequence
+from pathlib import Path
+
+from builder.cache import ownership
 
 _FICLONE = 0x40049409
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,7 +35,7 @@ def merge_trees(layers: Sequence[str], target: str, *, link: bool = False) -> No
             sources.append(os.open(layer, _DIR))
         target_fd = os.open(target, _DIR)
         mine, sources = sources, []
-        _Merge(link=link).run(mine, target_fd)
+        _Merge(link=link, layers=layers, target=target).run(mine, target_fd)
     finally:
         for fd in sources:
             os.close(fd)
@@ -56,8 +59,13 @@ class _Frame:
 
 
 class _Merge:
-    def __init__(self, *, link: bool) -> None:
+    def __init__(self, *, link: bool, layers: Sequence[str], target: str) -> None:
         self._link = link
+        self._recorded: dict[int, ownership.Record] = {}
+        if ownership.MODE.nodes:
+            self._records = ownership.Records(Path(target))
+            for layer in layers:
+                self._recorded |= ownership.Records(Path(layer)).items()
         self._reflink = True
         self._seen: dict[tuple[int, int], str] = {}
         self._root = -1
@@ -117,6 +125,9 @@ class _Merge:
                 if name in directories or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
                     continue
                 self._copy(name, status, source, frame.target, f"{where}/{name}" if where else name)
+                if record := self._recorded.get(status.st_ino):
+                    made = os.stat(name, dir_fd=frame.target, follow_symlinks=False)
+                    self._records.add(made.st_ino, record)
         frame.pending = sorted(directories.items(), reverse=True)
 
     def _copy(self, name: str, status: os.stat_result, source: int, target: int, path: str) -> None:

@@ -68,7 +68,7 @@ def probe(db: Database, tmp: str, boot: str) -> str:
 
 
 def _id_map() -> str:
-    """Every call of an ordinary user has a new user namespace; with the same ids it is as good as the last."""
+    """An ordinary user has a new user namespace in every call; the same ids make it as good as the last."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             return ",".join(" ".join(line.split()) for line in file)

@@ -19,7 +19,12 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from builder.errors import StoreError
+
+if TYPE_CHECKING:
+    from builder.cache.db import Database
 
 XATTR = "user.pybuild.owner"
 FILE = "owners"
@@ -53,6 +58,25 @@ def detect() -> str:
     return "single" if MODE.owners else "range" if MODE.nodes else "root"
 
 
+def check(db: Database, found: str | None, root: str) -> None:
+    """Whether owners in this state directory are where this process looks for them; a new one is marked.
+
+    ``found`` is the mark. StoreError when it was made in another way: its trees would be read wrongly.
+    """
+    rung = detect()
+    kept = "recorded" if rung == "single" else "real"
+    if found is None and kept == "recorded" and db.one("SELECT 1 FROM snapshots LIMIT 1") is None:
+        db.run("INSERT OR REPLACE INTO meta(key, value) VALUES('owners', ?)", (kept,))
+        found = kept
+    if (found or "real") != kept:
+        then, now = ("one id", "more") if kept == "real" else ("root or a range of ids", "one id")
+        raise StoreError(
+            f"{root} was made by a user with {then}, and this call has {now}",
+            hint="choose another state directory with --root, or remove this one",
+            code="store-owners",
+        )
+
+
 def _mapped(path: str) -> int:
     with open(path, "rb") as file:
         return sum(int(line.split()[2]) for line in file)
@@ -71,8 +95,10 @@ class Records:
     """The records beside one layer's tree; empty for trees that have none."""
 
     def __init__(self, tree: Path) -> None:
-        self._path = tree.parent / FILE
-        self._known = _load(self._path)
+        place = tree.parent
+        ours = tree.name == "fs" and place.parent.name == "snapshots"  # never beside anybody else's directory
+        self._path = place / FILE if ours else None
+        self._known = _load(self._path) if self._path is not None else {}
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -80,16 +106,33 @@ class Records:
     def get(self, st: os.stat_result) -> Record | None:
         """The record of a file, if it is still that file."""
         found = self._known.get(st.st_ino)
-        return found if found is not None and found.mtime_ns == st.st_mtime_ns else None
+        if found is None or (found.mtime_ns != st.st_mtime_ns and not stat.S_ISDIR(st.st_mode)):
+            return None
+        return found
+
+    def forget(self, st: os.stat_result) -> None:
+        """Whatever was written of an inode is about a file that is gone, or is known better elsewhere."""
+        if st.st_ino in self._known:
+            self.put(st, st.st_uid, st.st_gid)
+            self._known.pop(st.st_ino)
+
+    def items(self) -> dict[int, Record]:
+        """All records by inode."""
+        return self._known
 
     def put(self, st: os.stat_result, uid: int, gid: int, device: str = "-") -> None:
         """Write down what the entry with this stat should be; says nothing that is so already."""
         if device == "-" and (uid, gid) == (st.st_uid, st.st_gid) and st.st_ino not in self._known:
             return
-        record = Record(st.st_mtime_ns, uid, gid, device)
-        self._known[st.st_ino] = record
+        self.add(st.st_ino, Record(st.st_mtime_ns, uid, gid, device))
+
+    def add(self, inode: int, record: Record) -> None:
+        """Write a record as it is."""
+        if self._path is None:
+            return
+        self._known[inode] = record
         with open(self._path, "a", encoding="ascii") as file:
-            file.write(f"{st.st_ino} {record.mtime_ns} {uid} {gid} {device}\n")
+            file.write(f"{inode} {' '.join(str(part) for part in record)}\n")
 
 
 def _load(path: Path) -> dict[int, Record]:
@@ -105,7 +148,7 @@ def _load(path: Path) -> dict[int, Record]:
 
 
 def read(target: int | str, st: os.stat_result, records: Records) -> os.stat_result:
-    """The stat of what the entry should be. ``target`` is an fd, or a path whose last part is not followed."""
+    """What the entry should be. ``target`` is an fd, or a path whose last part is not followed."""
     record = records.get(st) if records else None
     if record is not None:
         return _with(st, record.uid, record.gid, record.device)
@@ -119,19 +162,42 @@ def read(target: int | str, st: os.stat_result, records: Records) -> os.stat_res
     return st
 
 
-def write(target: int | str, st: os.stat_result, uid: int, gid: int, records: Records) -> None:
-    """Record the owner of an entry whose real stat is ``st``."""
+def write(
+    target: int | str, st: os.stat_result, uid: int, gid: int, records: Records, device: str = ""
+) -> None:
+    """Record the owner of an entry whose real stat is ``st``, and the node that it stands for."""
+    if device:
+        records.put(st, uid, gid, device)
+        return
     follow = isinstance(target, int)
     if stat.S_IFMT(st.st_mode) in (stat.S_IFREG, stat.S_IFDIR):
         try:
             if (uid, gid) != (st.st_uid, st.st_gid):
                 os.setxattr(target, XATTR, b"%d:%d" % (uid, gid), follow_symlinks=follow)
+                records.forget(st)
                 return
             os.removexattr(target, XATTR, follow_symlinks=follow)
         except OSError as error:
             if error.errno not in (_NO_XATTR | {errno.ENODATA}):
                 raise
     records.put(st, uid, gid)
+
+
+def chown(fd: int, uid: int, gid: int) -> None:
+    """Give an open file an owner, or record it."""
+    if MODE.owners:
+        write(fd, os.fstat(fd), uid, gid, Records(Path()))
+    else:
+        os.fchown(fd, uid, gid)
+
+
+def share(source: Path, target: Path) -> None:
+    """The tree ``target`` has taken over files of ``source`` by hard link: so it does their records."""
+    if not MODE.nodes:
+        return
+    theirs, ours = Records(source), Records(target)
+    for ino, record in theirs.items().items():
+        ours.add(ino, record)
 
 
 def device_text(mode: int, device: int) -> str:

@@ -219,8 +219,11 @@ class Store:
         )
 
     def _start(self, path: str) -> None:
-        """What every opening looks at: the boot, index.json, the entries of tmp/ and the notes in trash."""
+        """What every opening looks at: ids, the boot, index.json, the entries of tmp/, the notes in trash."""
+        from builder.cache import ownership
+
         meta: dict[str, str] = dict(self.db.all("SELECT key, value FROM meta"))  # a handful of rows
+        ownership.check(self.db, meta.get("owners"), path)
         if meta.get("boot") != boot_id():
             from builder.cache.boot import after_restart
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from builder.cache import ownership
 from builder.cache.treepaths import (
     DIR_FLAGS,
     MAX_LINKS,
@@ -78,6 +79,7 @@ class View:
         self._opaque = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
         self._dirs: dict[str, Stack] = {}
         self._fds = 0
+        self._records: dict[int, ownership.Records] = {}
 
     def close(self) -> None:
         """Close every open directory."""
@@ -176,13 +178,39 @@ class View:
 
     def _find(self, stack: Stack, name: str) -> tuple[int, os.stat_result] | None:
         """The topmost entry called ``name``: (fd of the directory that holds it, its stat)."""
-        for _, fd in stack:
+        for number, fd in stack:
             try:
                 st = os.stat(name, dir_fd=fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            return None if is_whiteout(st) and not self._raw else (fd, st)
+            if is_whiteout(st) and not self._raw:
+                return None
+            return fd, st if not ownership.MODE.nodes else self._recorded(number, by_fd(fd, name), st)
         return None
+
+    def _recorded(self, number: int, target: int | str, st: os.stat_result) -> os.stat_result:
+        """What an entry of a layer should be, where not everything can be set (``ownership``)."""
+        return ownership.read(target, st, self._records_of(number))
+
+    def _records_of(self, number: int) -> ownership.Records:
+        records = self._records.get(number)
+        if records is None:
+            records = self._records[number] = ownership.Records(self.layers[number])
+        return records
+
+    def _listed(
+        self, number: int, fd: int, known: dict[str, os.stat_result] | tuple[()]
+    ) -> list[tuple[str, os.stat_result]]:
+        entries = _list(fd, known)
+        if not ownership.MODE.nodes:
+            return entries
+        return [(name, self._recorded(number, by_fd(fd, name), st)) for name, st in entries]
+
+    def _stat_of(self, stack: Stack) -> os.stat_result:
+        """The stat of a directory of the union."""
+        number, fd = stack[0]
+        st = os.fstat(fd)
+        return st if not ownership.MODE.nodes else self._recorded(number, by_fd(fd, "."), st)
 
     def _locate(self, path: str) -> tuple[int, str, os.stat_result]:
         """Where ``path`` is; PathNotFound when it is not there."""
@@ -200,7 +228,7 @@ class View:
         self._tidy()
         if not path:
             stack = self._dir("")
-            return os.fstat(stack[0][1]) if stack else None
+            return self._stat_of(stack) if stack else None
         parent, name = split(path)
         found = self._find(self._dir(parent), name)
         return None if found is None else found[1]
@@ -215,18 +243,18 @@ class View:
         self._tidy()
         stack = self._dir(path)
         if len(stack) == 1:
-            entries = _list(stack[0][1], ())
+            entries = self._listed(*stack[0], ())
             return sort_names([entry for entry in entries if self._raw or not is_whiteout(entry[1])])
         seen: dict[str, os.stat_result] = {}
-        for _, fd in stack:
-            seen.update(_list(fd, seen))
+        for number, fd in stack:
+            seen.update(self._listed(number, fd, seen))
         return sort_names([entry for entry in seen.items() if not is_whiteout(entry[1])])
 
     def raw_scandir(self, path: str) -> list[tuple[str, os.stat_result]]:
         """The topmost layer's own entries of a directory, whiteouts included."""
         self._tidy()
         stack = self._dir(path)
-        return sort_names(_list(stack[0][1], ())) if stack else []
+        return sort_names(self._listed(*stack[0], ())) if stack else []
 
     def is_opaque(self, path: str) -> bool:
         """Whether the topmost directory at ``path`` hides the ones below it."""

@@ -15,7 +15,8 @@ from typing import Protocol
 from builder.errors import PathNotFound, PybuildError
 
 MAX_LINKS = 255
-OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.", "user.pybuild.")
+"""Attributes with a meaning for us or the kernel, never part of a layer."""
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BAD_NAMES = frozenset({"", ".", ".."})
 

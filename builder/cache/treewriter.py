@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from builder.cache import ownership
 from builder.cache.filedata import copy_data, remove_tree, write_all
 from builder.cache.tree import (
     DIR_FLAGS,
@@ -150,8 +151,15 @@ class Writer(View):
         if stat.S_ISCHR(mode) and device == 0:
             raise TreeError(f'"/{path}": a character device 0/0 would read as a deletion')
         fd, name = self._place(path)
-        os.mknod(name, mode, device, dir_fd=fd)
-        self._finish_name(fd, name, stat.S_IMODE(mode), uid, gid, xattrs, mtime_ns)
+        recorded = ""
+        try:
+            os.mknod(name, mode, device, dir_fd=fd)
+        except PermissionError:
+            if not ownership.MODE.nodes or stat.S_IFMT(mode) not in (stat.S_IFCHR, stat.S_IFBLK):
+                raise
+            recorded = ownership.device_text(mode, device)
+            os.close(os.open(name, _NEW_FILE, 0o600, dir_fd=fd))
+        self._finish_name(fd, name, stat.S_IMODE(mode), uid, gid, xattrs, mtime_ns, device=recorded)
 
     def link(self, path: str, existing: str) -> None:
         """Give a file a second name; a file that only a lower layer has is copied up first."""
@@ -224,7 +232,7 @@ class Writer(View):
         if not stack:
             raise PathNotFound(f'"/{path}": not a directory', path=path)
         parent, name = split(path)
-        st = os.fstat(stack[0][1])
+        st = self._stat_of(stack)
         xattrs = read_xattrs(by_fd(stack[0][1], "."))
         up = self._up(parent)[0][1]
         os.mkdir(name, 0o700, dir_fd=up)
@@ -285,7 +293,7 @@ class Writer(View):
     def _copy_up(self, path: str) -> os.stat_result:
         """Make sure that the upper directory itself holds an entry; gives its stat."""
         if not path:
-            return os.fstat(self._up("")[0][1])
+            return self._stat_of(self._up(""))
         parent, name = split(path)
         stack = self._dir(parent)
         found = self._find(stack, name)
@@ -331,7 +339,9 @@ class Writer(View):
     ) -> None:
         """Owner, then attributes, mode and time: changing the owner clears set-id bits and capabilities."""
         st = os.fstat(fd)
-        if st.st_uid != uid or st.st_gid != gid:
+        if ownership.MODE.owners:
+            ownership.write(fd, st, uid, gid, self._records_of(0))
+        elif st.st_uid != uid or st.st_gid != gid:
             os.fchown(fd, uid, gid)
             st = os.fstat(fd)
         if xattrs:
@@ -352,10 +362,18 @@ class Writer(View):
         mtime_ns: int | None,
         *,
         old: os.stat_result | None = None,
+        device: str = "",
     ) -> None:
-        """The same for an entry that is better not opened: a link, a node, an older file."""
+        """The same for an entry that is better not opened: a link, a node, an older file.
+
+        ``device`` is what to record of a node that could not be made.
+        """
+        if ownership.MODE.nodes:
+            old = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            known = self._records_of(0).get(old)
+            device = device or (known.device if known is not None else "")
         st = old or os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if st.st_uid != uid or st.st_gid != gid:
+        if not ownership.MODE.owners and (st.st_uid != uid or st.st_gid != gid):
             os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if xattrs:
@@ -368,6 +386,9 @@ class Writer(View):
                 os.close(fd)
         if mtime_ns is not None:
             os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
+        if device or ownership.MODE.owners:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            ownership.write(by_fd(dir_fd, name), st, uid, gid, self._records_of(0), device)
 
 
 def _write_pieces(fd: int, pieces: Iterable[bytes | int]) -> None:

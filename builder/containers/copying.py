@@ -67,7 +67,7 @@ def tar_in(store: Store, ref: str, stream: IO[bytes], target: str, *, archive: b
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What the system refuses is an expected failure: no space, no right, or a path that has just vanished."""
+    """What the system refuses is an expected failure: no space, no right, a path that is gone."""
     try:
         yield
     except OSError as error:

@@ -120,6 +120,7 @@ def _refuse_file(tree: View, target: str) -> None:
 
 def fill(store: Store, name: str, path: Path, tree: View, target: str) -> None:
     """Copy what the image has at ``target`` into a volume that is still empty (VOL-02)."""
+    from builder.cache import ownership
     from builder.cache.treewriter import Writer
     from runtime.cp import Ownership, Plan, copy
 
@@ -133,7 +134,7 @@ def fill(store: Store, name: str, path: Path, tree: View, target: str) -> None:
         copy(tree, sink, Plan(where, "", True, merge=True), Ownership(archive=True))
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchown(fd, status.st_uid, status.st_gid)
+            ownership.chown(fd, status.st_uid, status.st_gid)
             os.fchmod(fd, stat.S_IMODE(status.st_mode))
             os.utime(fd, ns=(status.st_mtime_ns, status.st_mtime_ns))
         finally:

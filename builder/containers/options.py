@@ -191,7 +191,7 @@ def ports(text: str) -> tuple[PortRequest, ...]:
     if len(parts) > 2:
         raise BadOption(f"invalid port specification {text!r}")
     inner = _range(parts[-1], text)
-    outer = _range(parts[0], text) if len(parts) == 2 and parts[0] else ()
+    outer = _range(parts[0], text) if len(parts) == 2 and parts[0] not in ("", "0") else ()
     if outer and len(outer) != len(inner) and len(inner) != 1:
         raise BadOption(f"invalid port specification {text!r}: ranges differ in length")
     kind = _protocol(protocol or "tcp", text)

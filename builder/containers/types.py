@@ -177,7 +177,7 @@ class Container:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What was decided at creation: ``Config``, ``HostConfig``, ``Mounts`` and the rest of ``inspect``."""
+        """What was decided at creation: ``Config``, ``HostConfig``, ``Mounts`` and so on."""
         return self.row.data
 
     @property

@@ -14,7 +14,7 @@ from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.cache.types import CacheRecord
 from builder.errors import PathNotFound
-from builder.llb.ops import FileOp
+from builder.llb.ops import Copy, FileOp
 from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.solver.planning import Node, copies_of, selected_paths
@@ -65,11 +65,7 @@ def _is_whole(node: Node, position: int) -> bool:
 
 def _selection_digest(node: Node, position: int, snapshot: str, store: Store) -> str:
     copies = copies_of(node.vertex, position)
-    name = str(
-        Digest.of(
-            canonical_json([[c.src, list(c.include_patterns), list(c.exclude_patterns)] for c in copies])
-        )
-    )
+    name = str(Digest.of(canonical_json([_selector(copy) for copy in copies])))
     memo = f"{snapshot}:{name}"
     known = store.doc("content", memo)
     if known is not None:
@@ -86,6 +82,19 @@ def _selection_digest(node: Node, position: int, snapshot: str, store: Store) ->
         return f"missing in {snapshot}"
     store.put_doc("content", memo, digest.encode())
     return digest
+
+
+def _selector(copy: Copy) -> list[object]:
+    return [
+        copy.src,
+        copy.dir_contents,
+        copy.follow_symlink,
+        copy.allow_wildcard,
+        copy.attempt_unpack,
+        list(copy.include_patterns),
+        list(copy.exclude_patterns),
+        list(copy.required_paths),
+    ]
 
 
 def tree_digest(store: Store, snapshot: str) -> str:

@@ -174,7 +174,7 @@ class Driver:
                 if changed:
                     node.unsure = True
                     node.reporter.warn(
-                        f"{changed[0]!r} changed while it was being copied: this step will run again next time"
+                        f"{changed[0]!r} changed while it was copied: this step will run again next time"
                     )
 
     def _snapshot(self, vertex: Vertex, position: int) -> str | None:

@@ -23,9 +23,10 @@ def run(app: App, args: Args) -> int:
     stdin = bool(config["OpenStdin"]) and not args.on("no-stdin")
     with session:
         if config["Tty"] and stdin and not is_terminal(0):
-            error = UsageError("cannot attach stdin to a TTY-enabled container: the input is not a terminal")
-            error.exit_status = 1
-            raise error
+            raise UsageError(
+                "cannot attach stdin to a TTY-enabled container: the input is not a terminal",
+                code="not-a-tty",
+            )
         code = stay(
             app,
             session,

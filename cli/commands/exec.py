@@ -27,9 +27,9 @@ def run(app: App, args: Args) -> int:
 
     tty, interactive, detach = args.on("tty"), args.on("interactive"), args.on("detach")
     if tty and interactive and not detach and not is_terminal(0):
-        error = UsageError("cannot enable tty mode on non tty input: the input device is not a TTY")
-        error.exit_status = 1
-        raise error
+        raise UsageError(
+            "cannot enable tty mode on non tty input: the input device is not a TTY", code="not-a-tty"
+        )
     request = ExecRequest(
         command=args.words[1:],
         env=environment(app, args),

@@ -186,11 +186,16 @@ class LinuxKernel:
         )
         _call("capset", "", ctypes.byref(header), ctypes.byref(data))
 
-    def seccomp(self, filter_program: bytes, flags: int) -> None:
-        """Load a filter (an array of ``struct sock_filter``) for this process and its descendants."""
+    def seccomp(self, filter_program: bytes, flags: int) -> int:
+        """Load a filter (an array of ``struct sock_filter``) for this process and its descendants.
+
+        With NEW_LISTENER returns the descriptor by which calls are answered.
+        """
         instructions = ctypes.create_string_buffer(filter_program, len(filter_program))
         fprog = struct.pack("@HP", len(filter_program) // 8, ctypes.addressof(instructions))
-        _call("seccomp", "", _number(c.SECCOMP_SET_MODE_FILTER), _number(flags), ctypes.c_char_p(fprog))
+        return _call(
+            "seccomp", "", _number(c.SECCOMP_SET_MODE_FILTER), _number(flags), ctypes.c_char_p(fprog)
+        )
 
     def setgroups(self, groups: tuple[int, ...]) -> None:
         """setgroups(2)."""

@@ -74,8 +74,9 @@ class RecordingKernel:
     def capset(self, effective: int, permitted: int, inheritable: int) -> None:
         self._note("capset", effective, permitted, inheritable)
 
-    def seccomp(self, filter_program: bytes, flags: int) -> None:
+    def seccomp(self, filter_program: bytes, flags: int) -> int:
         self._note("seccomp", filter_program, flags)
+        return 0
 
     def setgroups(self, groups: tuple[int, ...]) -> None:
         self._note("setgroups", groups)

@@ -367,3 +367,74 @@ def test_state_survives_in_files(lab: ContainerLab) -> None:
     assert found.cgroups
     c.kill(lab.store, made.id)
     assert state.observe(made.directory).exit_code == 137
+
+
+def test_a_monitor_with_a_bug_says_so_and_leaves_nothing(lab: ContainerLab) -> None:
+    from runtime import wire
+    from runtime.monitor_start import MonitorProcess
+
+    monitor = MonitorProcess.launch()
+    session = Session(monitor.take())
+    with session, pytest.raises(PybuildError):
+        session.request(wire.START, {"directory": "/nonexistent"})
+    assert "KeyError" in monitor.errors()
+    monitor.reap()
+
+
+def test_an_unused_monitor_leaves(lab: ContainerLab) -> None:
+    from runtime.monitor_start import MonitorProcess
+
+    before = _monitors()
+    with MonitorProcess.launch():
+        pass
+    lab.wait_for(lambda: not _monitors() - before)
+
+
+def _monitors() -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"runtime.monitor import" in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_malformed_requests_are_answered(lab: ContainerLab) -> None:
+    from runtime import wire
+
+    made = lab.start("sleep", "100")
+    for kind, payload in (
+        (b"?", b""),
+        (wire.SIGNAL, b"junk"),
+        (wire.SIGNAL, wire.pack({})),
+        (wire.EXEC, wire.pack({})),
+    ):
+        with Session.connect(made.directory) as session, pytest.raises(PybuildError):
+            session.send(kind, payload)
+            session.answer()
+    assert lab.status(made.id) == "running"
+    c.kill(lab.store, made.id)
+
+
+def test_two_starters_at_once(lab: ContainerLab) -> None:
+    made = lab.create("sleep", "100")
+    problems: list[PybuildError] = []
+
+    def start() -> None:
+        try:
+            c.start(lab.store, made.id)
+        except PybuildError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert lab.status(made.id) == "running"
+    assert all(error.code == "container-already-running" for error in problems)
+    assert len(lab.execute(made.id, "ps")[1].splitlines()) == 3
+    c.kill(lab.store, made.id)

@@ -88,6 +88,7 @@ def test_ports() -> None:
         (7000, 80),
         (7001, 81),
     ]
+    assert options.ports("127.0.0.1:0:80") == options.ports("127.0.0.1::80")
     assert options.exposed("1-2/udp") == ((1, "udp"), (2, "udp"))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from builder.errors import InvalidValue, PybuildError
+from builder.errors import InvalidValue, PybuildError, SolveError
 from builder.frontend.convert.state import BuildState, StageState
 from builder.frontend.convert.types import NamedContext
 from builder.frontend.errors import (
@@ -197,6 +197,9 @@ class Plan:
         error.context = (*error.context, f"failed to resolve source metadata for {stage.image_ref}")
         if isinstance(error, DockerfileError):
             error.spans = error.spans or (at.span,)
+        elif isinstance(error, SolveError):
+            error.filename = error.filename or at.span.filename
+            error.first_line, error.last_line = at.span.start, at.span.end
         else:
             error.context = (*error.context, f"{at.span.filename}:{at.span.start}: {at.text[:200]}")
 

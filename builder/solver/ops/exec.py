@@ -168,7 +168,12 @@ def _cache(mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack
     if initial is not None:
         from builder.solver.ops.inputs import copy_tree
 
-        fill = partial(copy_tree, env.store.snapshots.layers(initial), mount.selector)
+        fill = partial(
+            copy_tree,
+            env.store.snapshots.layers(initial),
+            mount.selector,
+            userxattr=env.store.snapshots.userxattr,
+        )
     acquired = env.store.cache_mounts.acquire(name, mount.sharing, check=env.cancel.check, fill=fill)
     path = stack.enter_context(acquired)
     subpath = mount.selector.strip("/") if initial is None else ""

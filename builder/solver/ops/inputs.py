@@ -7,7 +7,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from builder.cache import keys
+from builder.cache import keys, ownership
 from builder.cache.tree import View
 from builder.cache.treewriter import Writer
 from builder.cache.types import CacheRecord
@@ -60,15 +60,19 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
         return info.id
 
 
-def copy_tree(layers: Sequence[Path], selector: str, target: Path) -> None:
+def copy_tree(layers: Sequence[Path], selector: str, target: Path, *, userxattr: bool = False) -> None:
     """Copy a directory of a snapshot, with its owner and mode, into an empty host directory that we own."""
     from builder.solver.ops.fileop import run_file_op
 
     action = Copy(src=f"/{selector.strip('/')}", dest="/", dir_contents=True, create_dest_path=True)
     op = FileOp(actions=(FileAction(action=action, secondary=0, output=0),))
-    with View(layers) as view, Writer(target) as writer:
+    with View(layers, userxattr=userxattr) as view, Writer(target) as writer:
         run_file_op(op, (view,), (writer,))
         top = view.lstat(view.resolve(selector.strip("/")))
     if top is not None:
-        os.chown(target, top.st_uid, top.st_gid)
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            ownership.chown(fd, top.st_uid, top.st_gid)
+        finally:
+            os.close(fd)
         os.chmod(target, stat.S_IMODE(top.st_mode))

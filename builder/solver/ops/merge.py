@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from builder.cache import ownership
 from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.cache.treewriter import Writer
@@ -78,6 +79,7 @@ def _stack(store: Store, base: str | None, layers: list[str], description: str) 
             if active.driver == "overlay":
                 source, _ = store.snapshots.diff_dir(layer)
                 link_tree(str(source), str(active.upper))
+                ownership.share(source, active.upper)
             else:
                 action = Copy(src="/", dest="/", dir_contents=True)
                 run_file_op(

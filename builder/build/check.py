@@ -1,0 +1,128 @@
+"""Questions about a Dockerfile that need no build (section 21 of the rows): its warnings, its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from builder.build.machine import Machine
+from builder.build.request import BuildRequest
+from builder.build.resolver import BuildResolver
+from builder.build.run import _convert, _Job, _prepare, load_dockerfile
+from builder.cache.store import Store
+from builder.frontend.convert import Conversion
+from builder.frontend.errors import DockerfileError
+from builder.frontend.lint import LintWarning
+from builder.frontend.source import SourceFile
+from builder.frontend.stages import StageTable
+from builder.llb.definition import Definition
+from builder.oci.platform import Platform, host_platform
+from builder.solver.cancel import Cancel
+from builder.solver.env import Executor, Networks
+from builder.solver.progress import OnEvent
+from builder.sources.contexts import PreparedContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What ``check`` found: warnings by line, and the error that would stop a build, if any (SUB-05)."""
+
+    source: SourceFile
+    warnings: tuple[LintWarning, ...] = ()
+    error: DockerfileError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A stage that can be built (SUB-03)."""
+
+    name: str
+    default: bool
+    description: str
+    base: str
+    platform: str
+    start: int
+    end: int
+
+
+def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
+    """Convert the Dockerfile without building it; every stage when no target is asked for."""
+    with _opened(store, request, on_event) as (job, prepared):
+        source = SourceFile(prepared.dockerfile_name, prepared.dockerfile)
+        try:
+            found = _conversions(job, prepared, all_stages=request.target is None)
+        except DockerfileError as error:
+            error.source = error.source or source
+            return Checked(source=source, error=error)
+    warnings = dict.fromkeys(warning for conversion in found for warning in conversion.warnings)
+    ordered = sorted(warnings, key=lambda warning: (warning.span.filename, warning.span.start))
+    return Checked(source=source, warnings=tuple(ordered))
+
+
+def definitions(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[Definition, ...]:
+    """What would be solved, a definition for each platform."""
+    with _opened(store, request, on_event) as (job, prepared):
+        return tuple(conversion.definition for conversion in _conversions(job, prepared))
+
+
+def targets(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[Target, ...]:
+    """The stages of the Dockerfile in order; the last one is what a build makes by default."""
+    with _opened(store, request, on_event) as (_, prepared):
+        dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+    table = StageTable.of(dockerfile)
+    return tuple(
+        Target(
+            name=stage.name,
+            default=stage is table.stages[-1],
+            description=_description(stage.name, stage.base.at.comments),
+            base=stage.base.image,
+            platform=stage.base.platform or "",
+            start=stage.base.at.span.start,
+            end=stage.base.at.span.end,
+        )
+        for stage in table.stages
+    )
+
+
+@contextmanager
+def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[tuple[_Job, PreparedContext]]:
+    with store.hold() as hold:
+        job = _Job(
+            store=store,
+            request=request,
+            emit=on_event,
+            cancel=Cancel(),
+            machine=Machine(executor=_no_executor, networks=_no_networks),
+            hold=hold,
+            outputs=(),
+        )
+        with _prepare(job) as prepared:
+            yield job, prepared
+
+
+def _conversions(job: _Job, prepared: PreparedContext, *, all_stages: bool = False) -> tuple[Conversion, ...]:
+    dockerfile = load_dockerfile(job.store, prepared.dockerfile, prepared.dockerfile_name)
+    resolver = BuildResolver(job.store, job.hold, job.emit, prepared, job.request)
+    platforms = tuple(map(Platform.parse, job.request.platforms)) or (host_platform(),)
+    return tuple(
+        _convert(job, prepared, dockerfile, resolver, platform, all_stages=all_stages)
+        for platform in platforms
+    )
+
+
+def _description(name: str, comments: tuple[str, ...]) -> str:
+    """What the comment above a stage says about it, if it begins with the stage's name."""
+    for comment in reversed(comments):
+        word, _, rest = comment.strip().partition(" ")
+        if name and word.lower() == name.lower():
+            return rest.strip()
+    return ""
+
+
+def _no_executor() -> Executor:
+    raise AssertionError("a check runs nothing")
+
+
+def _no_networks() -> Networks:
+    raise AssertionError("a check runs nothing")

@@ -1,0 +1,194 @@
+"""Sources of a build: contexts read in place, base images, git repositories and URLs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from builder.cache import keys
+from builder.cache.contenthash import ContentHasher
+from builder.cache.holds import Hold
+from builder.cache.store import Store
+from builder.cache.tree import SourceTree
+from builder.errors import PathNotFound, SourceUnavailable
+from builder.llb.ops import Copy, SourceOp
+from builder.oci.canonical import canonical_json
+from builder.oci.digest import ChainId, Digest, chain_ids
+from builder.oci.platform import Platform
+from builder.solver.cancel import Cancel
+from builder.solver.reporter import Reporter
+from builder.sources.local import LocalContext
+
+
+class BaseImage(Protocol):
+    """A base image that was resolved: its chain of layers is known, its layers may not be here yet."""
+
+    @property
+    def chain_id(self) -> ChainId | None:
+        """Chain id of all its layers; None without any."""
+        ...
+
+    def unpack(self, reporter: Reporter, cancel: Cancel) -> str | None:
+        """The committed snapshot of its tree, fetched and unpacked if need be."""
+        ...
+
+
+class RemoteSource(Protocol):
+    """A git or http source."""
+
+    def identity(self, reporter: Reporter) -> str:
+        """What names its content for good: a commit, a content digest."""
+        ...
+
+    def fetch(self, reporter: Reporter, cancel: Cancel) -> str:
+        """The committed snapshot of its tree."""
+        ...
+
+
+@dataclass(slots=True)
+class BuildSources:
+    """The sources of one build (the solver's ``Sources``)."""
+
+    store: Store
+    hold: Hold
+    locals: Mapping[str, LocalContext]
+    images: Mapping[str, BaseImage]
+    remote: Callable[[SourceOp], RemoteSource]
+    selections: list[tuple[str, str, tuple[str, ...], bool, str]] = field(default_factory=list)
+    """What was selected from local contexts: source, selector, prefixes, wildcard, content digest."""
+    _remotes: dict[SourceOp, RemoteSource] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tree(self, op: SourceOp) -> SourceTree | None:
+        """The tree of ``local://NAME``."""
+        if not op.identifier.startswith("local://"):
+            return None
+        name = op.identifier.removeprefix("local://")
+        found = self.locals.get(name)
+        if found is None:
+            raise SourceUnavailable(
+                "there is no build context to take files from: only a Dockerfile was given",
+                hint="give a directory: pybuild build -f - DIRECTORY",
+                code="context-not-found",
+            )
+        return found
+
+    def select(self, op: SourceOp, copies: tuple[Copy, ...]) -> str:
+        """Content digest of what ``copies`` select; an unchanged context costs a stat walk (CTX-13)."""
+        tree = self.locals[op.identifier.removeprefix("local://")]
+        wildcard = any(_has_wildcard(copy) for copy in copies)
+
+        def compute() -> bytes:
+            selection = ContentHasher(tree).select(copies)
+            self._remember_entries(selection.digest, selection.entries)
+            return str(selection.digest).encode()
+
+        selector = canonical_json([_selector(copy) for copy in copies]).decode()
+        prefixes = tuple(_literal_prefix(copy) for copy in copies)
+        try:
+            value = tree.remembered(selector, prefixes, compute, wildcard=wildcard).decode()
+        except PathNotFound as error:
+            error.hint = error.hint or _ignored_hint(tree, error.path.strip("/"))
+            raise
+        self.selections.append((op.identifier, selector, prefixes, wildcard, value))
+        return value
+
+    def changed(self, op: SourceOp) -> tuple[str, ...]:
+        """Files that were read and are not what they were when the context was looked at."""
+        return self.locals[op.identifier.removeprefix("local://")].changed()
+
+    def key(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> str:
+        """An image's chain id, a commit, a content digest: never a name that can move."""
+        image = self._image(op, platform)
+        if image is not None:
+            return keys.source_key("image", str(image.chain_id or "scratch"))
+        return keys.source_key("remote", self._remote(op).identity(reporter))
+
+    def fetch(
+        self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
+    ) -> str | None:
+        """Unpack an image, check out a repository, download a file; None for an image without layers."""
+        image = self._image(op, platform)
+        snapshot = (
+            image.unpack(reporter, cancel) if image is not None else self._remote(op).fetch(reporter, cancel)
+        )
+        if snapshot:
+            self.hold.snapshot(snapshot)
+        return snapshot
+
+    def _image(self, op: SourceOp, platform: Platform | None) -> BaseImage | None:
+        if not op.identifier.startswith(("docker-image://", "oci-layout://")):
+            return None
+        found = self.images.get(image_key(op.identifier, platform))
+        if found is None:
+            raise SourceUnavailable(f"{op.identifier}: not resolved before the build")
+        return found
+
+    def _remote(self, op: SourceOp) -> RemoteSource:
+        with self._lock:
+            if op not in self._remotes:
+                self._remotes[op] = self.remote(op)
+            return self._remotes[op]
+
+    def _remember_entries(self, digest: str, entries: tuple[tuple[str, str], ...]) -> None:
+        """Keep what was selected, so that a later miss can be explained by path."""
+        import zlib
+
+        text = "\n".join(f"{value} {path}" for path, value in entries)
+        self.store.put_doc(
+            "selection", str(digest), zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
+        )
+
+
+def image_key(identifier: str, platform: Platform | None) -> str:
+    """How a resolved image is filed: its identifier and platform."""
+    return f"{identifier} {platform or ''}"
+
+
+def chain_id_of(diff_ids: tuple[Digest, ...]) -> ChainId | None:
+    """The chain id of a whole image."""
+    return chain_ids(diff_ids)[-1] if diff_ids else None  # type: ignore[arg-type]
+
+
+def _ignored_hint(tree: LocalContext, path: str) -> str | None:
+    """ERR-03: the file is there, but a rule leaves it out."""
+    if not tree.is_ignored(path):
+        return None
+    from builder.frontend.ignorerule import deciding_rule
+
+    name, text = tree.ignore_file
+    rule = deciding_rule(text, path)
+    if rule is None:
+        return f"{path} exists, but {name} leaves it out"
+    return f"{path} exists, but line {rule[0]} of {name} leaves it out: {rule[1]}"
+
+
+def _selector(copy: Copy) -> list[object]:
+    return [
+        copy.src,
+        copy.dir_contents,
+        copy.follow_symlink,
+        copy.allow_wildcard,
+        copy.attempt_unpack,
+        list(copy.include_patterns),
+        list(copy.exclude_patterns),
+        list(copy.required_paths),
+    ]
+
+
+def _has_wildcard(copy: Copy) -> bool:
+    return bool(copy.include_patterns) or (copy.allow_wildcard and any(c in copy.src for c in "*?[\\"))
+
+
+def _literal_prefix(copy: Copy) -> str:
+    """The deepest directory that all matches of a copy's source are below."""
+    if copy.include_patterns:
+        return ""
+    parts: list[str] = []
+    for part in copy.src.strip("/").split("/"):
+        if copy.allow_wildcard and any(c in part for c in "*?[\\"):
+            break
+        parts.append(part)
+    return "/".join(parts)
