@@ -171,6 +171,8 @@ def confine(setup: Setup, keep: int, no_new_privileges: bool) -> None:
         listener = seccomp.load(kernel, setup.filter_program, listen=setup.listens)
         setup.listener_fd = listener if setup.listens else -1
     _become(setup)
+    if setup.powerless:
+        kernel.prctl(c.PR_SET_SECUREBITS, c.SECBIT_NOROOT | c.SECBIT_NOROOT_LOCKED)  # or exec gives all back
     if setup.identity.uid == 0 and not setup.powerless:
         capabilities.apply(kernel, keep, keep)
     else:

@@ -147,7 +147,8 @@ def file(setup: Setup, target: str, data: bytes, mode: int, uid: int, gid: int, 
         while view:
             view = view[os.write(fd, view) :]
         os.fchmod(fd, mode)
-        os.fchown(fd, uid, gid)
+        if not setup.single:  # the one id there is may read it
+            os.fchown(fd, uid, gid)
     finally:
         os.close(fd)
     source = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=setup.files_fd)

@@ -6,6 +6,7 @@ A monitor has to start quickly, so nothing here imports what a bare interpreter 
 
 from __future__ import annotations
 
+import _thread
 import os
 
 try:
@@ -72,7 +73,7 @@ def process_entry(pid: int) -> list[object]:
 def write_file(directory: str | os.PathLike[str], name: str, data: bytes) -> None:
     """Replace ``directory/name`` by ``data`` in one step; readers see the old or the new file."""
     place = os.fspath(directory)
-    temporary = os.path.join(place, f".{name}.{os.getpid()}")
+    temporary = os.path.join(place, f".{name}.{os.getpid()}.{_thread.get_native_id()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         view = memoryview(data)

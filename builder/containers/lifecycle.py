@@ -41,6 +41,13 @@ def start(
     ``monitor`` may have been launched beforehand to save its start-up time. Warnings are in the returned
     value.
     """
+    with store.lock(f"start {find(store, ref).id}"):
+        return _start(store, ref, attach, monitor)
+
+
+def _start(
+    store: Store, ref: str, attach: Streams | None, monitor: MonitorProcess | None
+) -> tuple[Container, streams.Session | None]:
     container = find(store, ref)
     if container.state.status == "paused":
         raise Conflict("Cannot start a paused container, try unpause instead.", code="container-paused")
@@ -59,7 +66,7 @@ def start(
         error.context = (*error.context, f"container {container.name} ({container.short_id})")
         raise
     store.events.add("container", "start", container.id, document.event_attributes(container.row))
-    return replace(find(store, container.id), warnings=plan.warnings), session
+    return replace(_again(store, container), warnings=plan.warnings), session
 
 
 def attach(store: Store, ref: str, *, stdin: bool = True) -> tuple[Container, streams.Session]:

@@ -13,9 +13,17 @@ def canonical_json(value: Any) -> bytes:
 
 def document_json(value: Any) -> bytes:
     """JSON as manifests and indexes are published: two-space indent, keys in the order given (EXP-06)."""
-    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return _utf8(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def compact_json(value: Any) -> bytes:
     """Compact JSON in the order given, as image configs are published."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return _utf8(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+
+def _utf8(text: str) -> bytes:
+    """Published JSON is UTF-8: bytes of a Dockerfile that are not become U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text).encode()

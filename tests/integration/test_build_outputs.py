@@ -58,7 +58,14 @@ def unpacked(media: str, data: bytes) -> bytes:
 def test_archives(cli: Runner, context: Path, tmp_path: Path, kind: str, compression: str) -> None:
     """EXP rows: every blob is what its digest says, every layer what its diff id says."""
     dest = tmp_path / "out.tar"
-    build(cli, context, "-t", "out:1", "-o", f"type={kind},dest={dest},compression={compression},force-compression=true")
+    build(
+        cli,
+        context,
+        "-t",
+        "out:1",
+        "-o",
+        f"type={kind},dest={dest},compression={compression},force-compression=true",
+    )
     with tarfile.open(dest) as tar:
         blobs = {name.name: tar.extractfile(name).read() for name in tar if name.isfile()}  # type: ignore[union-attr]
     index = json.loads(blobs["index.json"])

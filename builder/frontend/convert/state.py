@@ -257,9 +257,10 @@ class StageState:
     def meta(self, name: str, instruction: Instruction, *, group: str = "") -> VertexMeta:
         """What a vertex of this stage says of itself (NAM-07)."""
         at = instruction.at
+        command = redact(at.text) if isinstance(instruction, Add) else at.text
         return VertexMeta(
-            name=name,
-            command=redact(at.text) if isinstance(instruction, Add) else at.text,
+            name=displayable(name),
+            command=displayable(command),
             ignore_cache=self.ignore_cache,
             progress_group=group,
             source=at.span,
@@ -269,6 +270,13 @@ class StageState:
     def fail(self, message: str, instruction: Instruction, *, hint: str | None = None) -> InvalidInstruction:
         """The error to raise when an instruction cannot be carried out."""
         return InvalidInstruction(message, spans=(instruction.at.span,), hint=hint)
+
+
+def displayable(text: str) -> str:
+    """Text that may hold bytes that are no UTF-8, as it can be printed and stored."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def with_span(error: PybuildError, instruction: Instruction) -> None:

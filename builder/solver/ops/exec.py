@@ -7,6 +7,7 @@ import selectors
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from builder.cache.types import Active
@@ -17,6 +18,7 @@ from builder.llb.ops import Mount as LlbMount
 from builder.oci.config import DEFAULT_PATH, set_env
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
+from builder.solver.ops.attribution import attribute
 from builder.solver.ops.inputs import local_snapshot
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
@@ -62,6 +64,7 @@ def run_exec(
         env.cancel.check()
         if status.code is None or status.code not in op.meta.valid_exit_codes:
             raise _failure(op, status, reporter)
+        attribute(env.store, active, op.meta.user)
         info = env.store.snapshots.commit(active, description=vertex.name)
     except BaseException:
         env.store.snapshots.discard(active)
@@ -104,6 +107,7 @@ def _mounts(
     """The mounts below the root, parents before children, and the environment that some of them bring."""
     mounts: list[Mount] = []
     extra_env: list[str] = []
+    caches: dict[str, Path] = {}
     secrets = {secret.id: secret.data for secret in env.secrets}
     agents = {agent.id: agent.socket for agent in env.ssh}
     for mount in sorted((m for m in op.mounts if m.dest != "/"), key=lambda m: m.dest.rstrip("/").split("/")):
@@ -111,7 +115,8 @@ def _mounts(
             case "bind":
                 mounts.append(_bind(mount, _input(vertex, mount, nodes, results, env), env))
             case "cache":
-                mounts.append(_cache(mount, _input(vertex, mount, nodes, results, env), env, stack))
+                initial = _input(vertex, mount, nodes, results, env)
+                mounts.append(_cache(mount, initial, env, stack, caches))
             case "tmpfs":
                 mounts.append(TmpfsMount(target=mount.dest, size_bytes=mount.size_bytes))
             case "secret":
@@ -158,24 +163,28 @@ def _bind(mount: LlbMount, snapshot: str | None, env: SolveEnv) -> Mount:
     if not layers:
         return TmpfsMount(target=mount.dest, mode=0o755, readonly=mount.readonly)
     return OverlayMount(
-        target=mount.dest, lowers=layers, subpath=mount.selector.strip("/"), throwaway=not mount.readonly
+        target=mount.dest,
+        lowers=layers,
+        subpath=mount.selector.strip("/"),
+        throwaway=not mount.readonly,
+        userxattr=env.store.snapshots.userxattr,
     )
 
 
-def _cache(mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack) -> Mount:
+def _cache(
+    mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack, taken: dict[str, Path]
+) -> Mount:
+    """A cache mount; one that the step names twice is ``taken`` once (EXE-32)."""
     name = cache_mount_name(mount, initial)
-    fill = None
-    if initial is not None:
-        from builder.solver.ops.inputs import copy_tree
+    if name not in taken:
+        fill = None
+        if initial is not None:
+            from builder.solver.ops.inputs import copy_tree
 
-        fill = partial(
-            copy_tree,
-            env.store.snapshots.layers(initial),
-            mount.selector,
-            userxattr=env.store.snapshots.userxattr,
-        )
-    acquired = env.store.cache_mounts.acquire(name, mount.sharing, check=env.cancel.check, fill=fill)
-    path = stack.enter_context(acquired)
+            fill = partial(copy_tree, env.store.snapshots.layers(initial), mount.selector)
+        acquired = env.store.cache_mounts.acquire(name, mount.sharing, check=env.cancel.check, fill=fill)
+        taken[name] = stack.enter_context(acquired)
+    path = taken[name]
     subpath = mount.selector.strip("/") if initial is None else ""
     return BindMount(target=mount.dest, source=str(path), subpath=subpath, readonly=mount.readonly)
 
@@ -304,6 +313,8 @@ def _run(spec: ContainerSpec, env: SolveEnv, reporter: Reporter) -> ExitStatus:
         finally:
             os.close(out_write)
             os.close(err_write)
+        for warning in getattr(handle, "warnings", ()):
+            reporter.warn(f"RUN: {warning}")
         forget = env.cancel.on_set(handle.kill)
         try:
             _stream(readers, reporter)
