@@ -145,7 +145,7 @@ class _Call:
         )
         self.debug = self.debug or settings.traced
         if command.name not in WITHOUT_RIGHTS:
-            inside = enter_namespace(settings, self._given)
+            inside = enter_namespace(settings, command.name, self._given)
             if inside is not None:
                 return inside
             prepare()

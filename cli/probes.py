@@ -63,43 +63,38 @@ def is_rootful() -> bool:
 
 def _identity(_root: Path) -> Iterator[Finding]:
     yield Finding("kernel", "ok", f"{os.uname().sysname} {os.uname().release} on {os.uname().machine}")
-    if is_rootful():
+    from runtime import idmap, rootless
+
+    rung = rootless.rung()
+    outside = idmap.current().to_outside(0)
+    if os.geteuid() != 0:
+        yield Finding(
+            "user",
+            "bad",
+            f"uid {os.geteuid()}, and no user namespace can be made: see below",
+            "allow user namespaces, or run as root",
+        )
+    elif rung == "range":
+        count = sum(r.size for r in idmap.current().ranges)
+        yield Finding("user", "ok", f"rootless: uid {outside} is root of a user namespace with {count} ids")
+    elif rung == "single":
+        reason, remedy = rootless.why_single(outside or 0)
+        yield Finding(
+            "user",
+            "note",
+            f"rootless: uid {outside} is the only id of its user namespace ({reason}); other owners of files "
+            "are recorded, not set",
+            remedy,
+        )
+    elif is_rootful():
         yield Finding("user", "ok", "root with CAP_SYS_ADMIN: containers are made directly")
-    elif os.geteuid() == 0:
+    else:
         yield Finding(
             "user",
             "note",
             "root without CAP_SYS_ADMIN (an unprivileged container?)",
             "run the outer container with --privileged, or with --cap-add SYS_ADMIN and an unmasked /proc",
         )
-    else:
-        yield Finding("user", "ok", f"uid {os.geteuid()}: containers run in a user namespace")
-        yield from _id_ranges()
-
-
-def _id_ranges() -> Iterator[Finding]:
-    import pwd
-
-    from runtime.idmap import subordinate
-
-    uid = os.geteuid()
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = str(uid)
-    for file, program in (("subuid", "newuidmap"), ("subgid", "newgidmap")):
-        granted = subordinate(Path("/etc") / file, uid, name)
-        if not granted:
-            yield Finding(
-                file,
-                "note",
-                f"no range for {name} in /etc/{file}: only one id inside containers",
-                f"echo '{name}:100000:65536' | sudo tee -a /etc/{file}",
-            )
-        elif shutil.which(program) is None:
-            yield Finding(file, "note", f"{program} is not installed", "apt install uidmap")
-        else:
-            yield Finding(file, "ok", f"{sum(size for _, size in granted)} ids granted")
 
 
 def _namespaces(_root: Path) -> Iterator[Finding]:
@@ -202,11 +197,7 @@ def _network(_root: Path) -> Iterator[Finding]:
                 "apt install nftables",
             )
         return
-    helper = next((name for name in ("pasta", "slirp4netns") if shutil.which(name)), None)
-    if helper:
-        yield Finding("network", "ok", f"{helper} ({reason})")
-    else:
-        yield Finding("network", "note", f"the host's network ({reason})", "apt install passt")
+    yield Finding("network", "note", f"the host's network: {reason}", "run as root for networks of their own")
 
 
 def _seccomp(_root: Path) -> Iterator[Finding]:

@@ -17,15 +17,16 @@ WITHOUT_RIGHTS = frozenset({"__complete", "completion", "login", "logout", "vers
 """Verbs that touch neither the store nor a container."""
 
 
-def enter_namespace(settings: Settings, words: list[str] | None) -> int | None:
+def enter_namespace(settings: Settings, verb: str, words: list[str] | None) -> int | None:
     """Where this user has to be root of a namespace first: run the command there and return its exit status.
 
-    None when this process is the one to go on. ``words`` are the command line when it is not this process's
-    own.
+    None when this process is the one to go on. ``verb`` is the command's name, ``words`` are the command line
+    when it is not this process's own.
     """
     if os.geteuid() == 0:
         return None
     from runtime import rootless
+    from runtime.errors import NotPermitted
 
     if not rootless.needed():
         return None
@@ -33,7 +34,12 @@ def enter_namespace(settings: Settings, words: list[str] | None) -> int | None:
         command = [sys.executable, *sys.orig_argv[1:]]
     else:
         command = [sys.executable, "-m", "cli.main", *words]
-    return rootless.reexec(command, join=rootless.namespace_of(settings.root))
+    try:
+        return rootless.reexec(command, join=rootless.namespace_of(settings.root))
+    except NotPermitted:
+        if verb != "doctor":  # which says why
+            raise
+        return None
 
 
 def prepare() -> None:

@@ -55,8 +55,22 @@ def join(setup: Setup, kind: int, path: str) -> None:
 def join_all(setup: Setup) -> None:
     """Join every namespace of the process that ``join_fd`` names, and find its root."""
     kinds = c.CLONE_NEWCGROUP | c.CLONE_NEWUTS | c.CLONE_NEWIPC | c.CLONE_NEWNET | c.CLONE_NEWNS
+    if setup.userns:
+        kinds &= ~_shared_kinds(setup.join_fd)  # the host's cannot be joined, not even by those who are there
     setup.kernel.setns(setup.join_fd, kinds)
     setup.root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _shared_kinds(pidfd: int) -> int:
+    """The namespaces that a process and this one have in common."""
+    with open(f"/proc/self/fdinfo/{pidfd}", "rb") as file:
+        pid = next(int(line.split()[1]) for line in file if line.startswith(b"Pid:"))
+    kinds = {"uts": c.CLONE_NEWUTS, "ipc": c.CLONE_NEWIPC, "net": c.CLONE_NEWNET}
+    return sum(
+        flag
+        for name, flag in kinds.items()
+        if os.path.samestat(os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}"))
+    )
 
 
 def hostname(setup: Setup, name: str) -> None:
@@ -94,8 +108,8 @@ def who(setup: Setup, name: str, groups: tuple[str, ...]) -> None:
         setup.identity = user.Identity(0, 0, (0,), found.home)
         setup.powerless = found.uid != 0
         setup.warning = (
-            f"user {found.uid}:{found.gid} has no id in this user namespace: running as its only one, without "
-            "root's capabilities; /etc/subuid and /etc/subgid grant ranges of ids"
+            f"user {found.uid}:{found.gid} has no id in this user namespace and runs as its only one, "
+            "without capabilities; /etc/subuid and /etc/subgid grant ranges of ids"
         )
 
 

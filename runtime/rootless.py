@@ -19,6 +19,7 @@ MARKER = "_PYBUILD_USERNS"
 
 _CLONE_NEWUSER, _CLONE_NEWNS = 0x10000000, 0x00020000
 _FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
+_ALL_IDS = 4_294_967_295
 _HINT = (
     "allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
     "kernel.apparmor_restrict_unprivileged_userns) or run as root"
@@ -28,6 +29,39 @@ _HINT = (
 def needed() -> bool:
     """Whether containers need a user namespace first."""
     return os.geteuid() != 0 and MARKER not in os.environ
+
+
+def rung() -> str:
+    """What this process's ids are: ``root`` of the machine, or a user namespace's ``range`` or ``single``."""
+    sizes = [sum(r.size for r in idmap.current(kind=kind).ranges) for kind in ("uid", "gid")]
+    if min(sizes) == 1:
+        return "single"
+    return "range" if min(sizes) < _ALL_IDS else "root"
+
+
+def why_single(uid: int) -> tuple[str, str]:
+    """Why a user gets only one id, and the command that would change that."""
+    name = _login(uid)
+    for file, helper in (("subuid", "newuidmap"), ("subgid", "newgidmap")):
+        if not idmap.subordinate(Path("/etc") / file, uid, name):
+            row = f"{name}:{_free(Path('/etc') / file)}:65536"
+            return f"/etc/{file} grants {name} no range", f"echo {row} | sudo tee -a /etc/{file}"
+        if not any(os.access(os.path.join(place, helper), os.X_OK) for place in os.get_exec_path() if place):
+            return f"{helper} is not installed", "sudo apt install uidmap"
+    return "newuidmap refused the ranges of /etc/subuid and /etc/subgid", "give each user ranges of their own"
+
+
+def _free(path: Path) -> int:
+    """Where a new range can begin."""
+    import re
+
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    found = [re.fullmatch(r"[^:]+:(\d+):(\d+)", line.strip()) for line in lines]
+    taken = [int(match[1]) + int(match[2]) for match in found if match]
+    return max([100_000, *taken])
 
 
 def namespace_of(root: Path) -> int | None:

@@ -12,7 +12,7 @@ import os
 from runtime import cgroups, init, limits, messages, seccomp
 from runtime.paths import Stub, remove_stubs
 from runtime.syscalls import constants as c
-from runtime.syscalls.linux import KERNEL, clone_process, pidfd_open, pidfd_send_signal
+from runtime.syscalls.linux import KERNEL, clone_process, failed, pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -302,6 +302,15 @@ def _start(
 ) -> Process:
     """Make the process; the child goes on in ``init.main`` and does not return."""
     ours, theirs = messages.pair()
+    if pid_ns >= 0 and in_user_namespace():
+        pid, pidfd, gate = _clone_in(pid_ns, group, flags)
+        if pid == 0:
+            ours.close()
+            _child(setup, theirs, command, stdio, gate, pdeathsig=pdeathsig)
+        theirs.close()
+        process = Process(pid, pidfd, ours, group, owns_group=owns_group)
+        process.owns_pids = bool(flags & c.CLONE_NEWPID)
+        return process
     restore = _enter_pid_namespace(pid_ns)
     pid = -1
     try:
@@ -335,6 +344,40 @@ def _clone(group: cgroups.Group, flags: int) -> tuple[int, int, tuple[int, int] 
     group.v1["unified"] = group.unified
     gate = gate or os.pipe2(os.O_CLOEXEC)
     return *clone_process(flags), gate
+
+
+def _clone_in(pid_ns: int, group: cgroups.Group, flags: int) -> tuple[int, int, tuple[int, int] | None]:
+    """``_clone`` in another pid namespace, by way of a helper.
+
+    In a user namespace this process could not come back from there: its own pid namespace is the machine's.
+    """
+    answer, told = os.pipe2(os.O_CLOEXEC)
+    helper = os.fork()
+    if helper == 0:
+        status = 0
+        try:
+            KERNEL.setns(pid_ns, c.CLONE_NEWPID)
+            pid, _, gate = _clone(group, flags | c.CLONE_PARENT)
+            if pid == 0:
+                os.close(answer)
+                return 0, -1, gate
+            os.write(told, f"{pid}".encode())
+            if gate is not None:
+                _open_gate(group, gate, pid)
+        except OSError as error:
+            os.write(told, f" {error.errno or 5}".encode())
+            status = 1
+        os._exit(status)
+    os.close(told)
+    text = b""
+    while more := os.read(answer, 64):
+        text += more
+    os.close(answer)
+    os.waitpid(helper, 0)
+    started, _, errno = text.decode().partition(" ")
+    if errno:
+        raise failed("clone3 in a pid namespace", "", int(errno))
+    return int(started), pidfd_open(int(started)), None
 
 
 def _open_gate(group: cgroups.Group, gate: tuple[int, int], pid: int) -> None:

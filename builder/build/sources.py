@@ -22,6 +22,10 @@ from builder.solver.reporter import Reporter
 from builder.sources.local import LocalContext
 
 
+SELECTION_KIND = "selection-2"
+"""Documents that list the entries of a selection, NUL between them: digest, mode (octal), size and path."""
+
+
 class BaseImage(Protocol):
     """A base image that was resolved: its chain of layers is known, its layers may not be here yet."""
 
@@ -82,7 +86,7 @@ class BuildSources:
 
         def compute() -> bytes:
             selection = ContentHasher(tree).select(copies)
-            self._remember_entries(selection.digest, selection.entries)
+            self._remember_entries(tree, selection.digest, selection.entries)
             return str(selection.digest).encode()
 
         selector = canonical_json([_selector(copy) for copy in copies]).decode()
@@ -132,14 +136,33 @@ class BuildSources:
                 self._remotes[op] = self.remote(op)
             return self._remotes[op]
 
-    def _remember_entries(self, digest: str, entries: tuple[tuple[str, str], ...]) -> None:
+    def _remember_entries(self, tree: SourceTree, digest: str, entries: tuple[tuple[str, str], ...]) -> None:
         """Keep what was selected, so that a later miss can be explained by path."""
         import zlib
 
-        text = "\n".join(f"{value} {path}" for path, value in entries)
-        self.store.put_doc(
-            "selection", str(digest), zlib.compress(text.encode("utf-8", "surrogateescape"), 1)
-        )
+        lines = []
+        for path, value in entries:
+            st = tree.lstat(path)
+            lines.append(f"{value} {st.st_mode if st else 0:o} {st.st_size if st else 0} {path}")
+        text = "\0".join(lines).encode("utf-8", "surrogateescape")
+        self.store.put_doc(SELECTION_KIND, str(digest), zlib.compress(text, 1))
+
+
+def selected_files(store: Store, digest: str) -> dict[str, tuple[str, int, int]] | None:
+    """What a selection with this content digest held: path to digest, mode and size; None = not known."""
+    import zlib
+
+    data = store.doc(SELECTION_KIND, digest)
+    if data is None:
+        return None
+    found: dict[str, tuple[str, int, int]] = {}
+    for line in zlib.decompress(data).decode("utf-8", "surrogateescape").split("\0"):
+        value, _, rest = line.partition(" ")
+        mode, _, rest = rest.partition(" ")
+        size, _, path = rest.partition(" ")
+        if size:
+            found[path] = (value, int(mode, 8), int(size))
+    return found
 
 
 def image_key(identifier: str, platform: Platform | None) -> str:

@@ -36,7 +36,7 @@ class RecordStore:
             return None
         if self._touched is not None:
             self._touched("record", key)
-        found = self._parts(key) if parts else {}
+        found = self.parts(key) if parts else {}
         return CacheRecord(key, row[0], _outputs(row[1]), row[2], row[3], found)
 
     def outputs(self, keys: Sequence[str]) -> dict[str, str]:
@@ -105,7 +105,8 @@ class RecordStore:
         with self._db.write():
             yield
 
-    def _parts(self, key: str) -> dict[str, Any]:
+    def parts(self, key: str) -> dict[str, Any]:
+        """The parts of a key, without noting a use; {} when there is no such record."""
         row = self._db.one("SELECT parts FROM record_parts WHERE key=?", (key,))
         return {} if row is None else _unpack(row[0])
 

@@ -227,10 +227,15 @@ def _secret_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     )
 
 
+def names_secret(key: str) -> bool:
+    """Whether a variable of this name looks as if its value were secret."""
+    secret, harmless = _secret_patterns()
+    return bool(secret.search(key)) and not harmless.search(key)
+
+
 def lint_secret(linter: Linter, instruction: str, key: str, span: Span) -> None:
     """LNT-25."""
-    secret, harmless = _secret_patterns()
-    if secret.search(key) and not harmless.search(key):
+    if names_secret(key):
         message = f'Do not use ARG or ENV instructions for sensitive data ({instruction} "{key}")'
         linter.report("SecretsUsedInArgOrEnv", span, message)
 

@@ -159,7 +159,7 @@ class Driver:
         return CacheRecord(
             key=node.key,
             op=node.op,
-            parts=record_parts(node, inputs),
+            parts=record_parts(node, self._nodes, inputs),
             outputs=outputs,
             name=node.vertex.name,
         )

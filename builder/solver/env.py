@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builder.cache.holds import Hold
 from builder.cache.store import Store
@@ -17,6 +17,9 @@ from builder.solver.progress import OnEvent
 from builder.solver.reporter import Reporter
 from builder.solver.types import Cancel, Secret, SshAgent
 from runtime.spec import ContainerSpec, ExitStatus, Limits, Network
+
+if TYPE_CHECKING:
+    from builder.solver.planning import Nodes
 
 
 class Sources(Protocol):
@@ -94,5 +97,7 @@ class SolveEnv:
     allow: frozenset[str] = frozenset()
     max_parallelism: int = 0
     keep_going: bool = False
+    on_planned: Callable[[Nodes], None] | None = None
+    """Told every step with its key once all are known; what becomes of the steps shows in the same values."""
     on_snapshot: Callable[[Vertex, str], None] | None = None
     """Told every snapshot that the head's own chain of layers is made of, as soon as it exists."""

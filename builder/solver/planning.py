@@ -13,6 +13,7 @@ from typing import Any
 from builder.cache import keys
 from builder.cache.types import CacheRecord
 from builder.errors import PybuildError, SolveError
+from builder.frontend.redact import redact
 from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import EMPTY, Copy, ExecOp, FileOp, SourceOp
 from builder.oci.digest import Digest
@@ -161,13 +162,24 @@ def primary_input(vertex: Vertex) -> int:
     return EMPTY
 
 
-def record_parts(node: Node, inputs: Mapping[int, str | None]) -> dict[str, Any]:
-    """What is kept beside a key to explain a later miss: the operation, and each input by key and content."""
+def record_parts(node: Node, nodes: Nodes, inputs: Mapping[int, str | None]) -> dict[str, Any]:
+    """What is kept beside a key to explain a later miss: the operation, and each input by key and content.
+
+    An input that is a step of its own is named, one that comes from outside is identified.
+    """
     return {
         **node.parts,
         "inputs": [
-            {**part.to_json(), "snapshot": inputs.get(position) or ""}
+            {
+                **part.to_json(),
+                "snapshot": inputs.get(position) or "",
+                "name": _input_name(nodes[node.vertex.inputs[position].digest].vertex),
+            }
             for position, part in enumerate(node.inputs)
         ],
         "command": node.vertex.meta.command or node.vertex.name,
     }
+
+
+def _input_name(vertex: Vertex) -> str:
+    return redact(vertex.op.identifier) if isinstance(vertex.op, SourceOp) else vertex.name

@@ -44,6 +44,8 @@ def solve(definition: Definition, env: SolveEnv) -> Solved:
     Raises SolveError.
     """
     nodes = plan(definition, env)
+    if env.on_planned is not None:
+        env.on_planned(nodes)
     wanted = needed(definition, nodes)
     results: dict[Digest, Result] = {}
     for digest, node in nodes.items():

@@ -16,6 +16,7 @@ def facts(app: App) -> dict[str, Any]:
     from builder.oci.platform import host_platform
     from cli.commands.version import facts as version_facts
     from runtime import cgroups
+    from runtime.rootless import rung
 
     store = app.store
     states = [container.state for container in every(store)]
@@ -40,7 +41,7 @@ def facts(app: App) -> dict[str, Any]:
         "MemTotal": memory,
         "Name": os.uname().nodename,
         "DockerRootDir": str(store.root),
-        "Rootless": os.geteuid() != 0,
+        "Rootless": rung() != "root",
         "ServerVersion": version_facts()["Version"],
         "HttpProxy": _proxy(app, "http_proxy"),
         "HttpsProxy": _proxy(app, "https_proxy"),

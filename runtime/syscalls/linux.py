@@ -291,13 +291,14 @@ def clone_process(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
     flags |= c.CLONE_PIDFD
     pidfd = ctypes.c_int(-1)
     fields = [flags | c.CLONE_CLEAR_SIGHAND | (c.CLONE_INTO_CGROUP if cgroup_fd >= 0 else 0)]
-    fields += [ctypes.addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, max(cgroup_fd, 0)]
+    signal = 0 if flags & c.CLONE_PARENT else _SIGCHLD  # a sibling has the same one as its maker
+    fields += [ctypes.addressof(pidfd), 0, 0, signal, 0, 0, 0, 0, 0, max(cgroup_fd, 0)]
     args = struct.pack("=11Q", *fields)
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
     pid = _raw_clone("clone3", ctypes.c_char_p(args), _number(len(args)))
     if pid == -1 and ctypes.get_errno() in {1, 38} and cgroup_fd < 0:
-        pid = _raw_clone("clone", _number(flags | _SIGCHLD), None, ctypes.byref(pidfd), None, None)
+        pid = _raw_clone("clone", _number(flags | signal), None, ctypes.byref(pidfd), None, None)
     errno = ctypes.get_errno()
     if pid == 0:
         python.PyOS_AfterFork_Child()

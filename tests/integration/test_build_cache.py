@@ -91,6 +91,34 @@ def test_what_does(lab: Lab) -> None:
     assert len(ran(lab)) == 2
 
 
+def test_names_count_whatever_the_pattern(lab: Lab) -> None:
+    """CHK-06."""
+    root = lab.context({"a1": "same", "Dockerfile": "FROM scratch\nCOPY a* /d/\n"})
+    assert Built(lab, lab.build(root)).names("d") == ["a1"]
+    (root / "a1").rename(root / "a2")
+    assert Built(lab, lab.build(root)).names("d") == ["a2"]
+    text = "FROM busybox AS s\nRUN mkdir /o && echo 1 > /o/{0}\nFROM scratch\nCOPY --from=s /o/a* /d/\n"
+    assert lab.quick(text.format("a1")).names("d") == ["a1"]
+    assert lab.quick(text.format("a2")).names("d") == ["a2"]
+
+
+def test_bytes_that_are_no_text(lab: Lab) -> None:
+    """File names are bytes; what is printed and published is UTF-8."""
+    root = lab.context(
+        {
+            "Dockerfile": b"# caf\xe9\nFROM busybox\nENV A=\xe9\nCOPY d /d\nRUN ls /d | wc -l > /n; echo \xe9 > /o\n"
+        }
+    )
+    os.mkdir(root / "d")
+    with open(os.fsencode(root) + b"/d/caf\xe9", "wb"):
+        pass
+    built = Built(lab, lab.build(root))
+    assert built.names("d") == ["caf\udce9"]
+    assert built.read("n") == "1\n"
+    assert "A=\ufffd" in built.config.env
+    assert lab.build(root).image_id == built.id
+
+
 def test_base_moved_to_the_same_and_to_other_layers(lab: Lab) -> None:
     """CKY-14."""
     images.tag(lab.store, "busybox", "base:1")

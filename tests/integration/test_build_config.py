@@ -124,16 +124,9 @@ def test_argument_scopes(lab: Lab) -> None:
         "FROM busybox\nRUN echo $G:$H: > /5\nARG EMPTY=default\nRUN echo [$EMPTY] > /6\nCOPY --from=two /1 /2 /3 /4 /\n"
     )
     plain = lab.quick(text)
-    assert [plain.read(str(n)) for n in range(1, 7)] == [
-        "global:own:local:x:\n"
-        if plain.read("1") == "global:own:local:x:\n"
-        else "global:own:local:localx::\n",
-        "env\n",
-        "env\n" if plain.read("3") == "env\n" else "again\n",
-        "global:own:localx:\n" if plain.read("4") != "global:own:x:\n" else "global:own:x:\n",
-        "::\n",
-        "[default]\n",
-    ]
+    assert plain.read("1").startswith("global:own:local:")
+    assert plain.read("4").startswith("global:own:")
+    assert [plain.read(name) for name in "2356"] == ["env\n", "again\n", "::\n", "[default]\n"]
     given = lab.quick(text, build_args=(("G", "g"), ("H", "h"), ("L", "l"), ("EMPTY", ""), ("UNKNOWN", "u")))
     assert given.read("1").startswith("g:h:l:")
     assert given.read("6") == "[]\n"

@@ -111,6 +111,13 @@ def test_cache_sharing_modes(lab: Lab) -> None:
         assert {len(built.read(f"log{n}").split()) for n in (1, 2)} == lines, mode
 
 
+@pytest.mark.parametrize("mode", ["shared", "private", "locked"])
+def test_a_cache_mount_named_twice_in_one_step(lab: Lab, mode: str) -> None:
+    """EXE-32: one directory, and no waiting for oneself."""
+    mounts = " ".join(f"--mount=type=cache,id=twice-{mode},sharing={mode},target=/{name}" for name in "ab")
+    assert lab.quick(f"FROM busybox\nRUN {mounts} touch /a/x && ls /b > /o\n").read("o") == "x\n"
+
+
 def test_tmpfs(lab: Lab) -> None:
     """MNT-11."""
     built = lab.quick(

@@ -276,7 +276,7 @@ def displayable(text: str) -> str:
     """Text that may hold bytes that are no UTF-8, as it can be printed and stored."""
     if text.isascii():
         return text
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def with_span(error: PybuildError, instruction: Instruction) -> None:
