@@ -111,6 +111,13 @@ class PathNotFound(SolveError):
         super().__init__(message, hint=hint)
         self.path = path
 
+    def name_ref(self, ref: str) -> None:
+        """Say that the path was missing while the content of ``ref`` was looked at (CPY-04, CHK-08)."""
+        lead = "failed to compute cache key: failed to calculate checksum of ref"
+        if not self.message.startswith(lead):
+            self.message = f"{lead} {ref}: {self.message}"
+            self.args = (self.message,)
+
 
 class StoreError(PybuildError):
     """The state directory refused or lacks something."""

@@ -118,10 +118,15 @@ def _set_owner(target: int, uid: int, gid: int) -> None:
     except (OSError, ValueError):
         old = [0, 0]
     new = (old[0] if uid == _UNCHANGED else uid, old[1] if gid == _UNCHANGED else gid)
-    if new != (0, 0):
-        os.setxattr(place, XATTR, b"%d:%d" % new)
-    elif old != [0, 0]:
-        os.removexattr(place, XATTR)
+    if new != (0, 0) or old != [
+        0,
+        0,
+    ]:  # given back to root on purpose: said, so that nobody thinks it was lost
+        try:
+            os.setxattr(place, XATTR, b"%d:%d" % new)
+        except OSError as error:
+            if error.errno != errno.ENOTSUP:  # a file system in memory that is in no layer anyway
+                raise
     lost = stat.S_ISUID | (stat.S_ISGID if st.st_mode & 0o010 else 0)
     if stat.S_ISREG(st.st_mode) and st.st_mode & lost:  # as the kernel does
         os.chmod(place, stat.S_IMODE(st.st_mode) & ~lost)

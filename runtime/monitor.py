@@ -230,7 +230,9 @@ class Monitor(Requests):
         job = Job(self._loop, tty=options["tty"], stdin=options["stdin"], stdin_once=options["stdin_once"])
         try:
             stdin, stdout, stderr = job.fds
-            child = spawn.spawn(self._plan, stdin=stdin, stdout=stdout, stderr=stderr, netns_fd=self._netns)
+            child = spawn.spawn(
+                self._plan, stdin=stdin, stdout=stdout, stderr=stderr, netns_fd=self._netns, answers=True
+            )
             job.close_child_ends()
             child.started()
         except BaseException:
@@ -292,6 +294,14 @@ class Monitor(Requests):
         job.child = child
         self._jobs[child.pid] = job
         self._loop.watch(child.pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
+        if child.listener >= 0:
+            self._loop.watch(child.listener, READ, lambda _: self._changes_owner(child))
+
+    def _changes_owner(self, child: spawn.Process) -> None:
+        from runtime import chowns
+
+        if not chowns.answer(child.listener):
+            self._loop.forget(child.listener)
 
     def _reap(self) -> None:
         """Collect every child that has ended, adopted ones too."""
@@ -306,6 +316,8 @@ class Monitor(Requests):
             if job is None or job.child is None:
                 continue
             self._loop.forget(job.child.pidfd)
+            if job.child.listener >= 0:
+                self._loop.forget(job.child.listener)
             code = _shell_code(status)
             oom = code == 128 + SIGKILL and job.child.group.oom_kills() > 0
             job.child.finish()

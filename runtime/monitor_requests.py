@@ -60,6 +60,7 @@ class Requests:
                 stdout=stdout,
                 stderr=stderr,
                 pidfd=self._child.pidfd,
+                answers=True,
             )
             job.close_child_ends()
             child.started()

@@ -246,6 +246,7 @@ def enter(
     stderr: int,
     pidfd: int = -1,
     pdeathsig: bool = True,
+    answers: bool = False,
 ) -> Process:
     """Start one more process in the container of ``target_pid`` (``plan.exec_plan(spec, bounding).wire()``).
 
@@ -260,7 +261,7 @@ def enter(
     group = cgroups.of_process(target_pid)
     setup = init.new_setup()
     setup.userns = in_user_namespace()
-    _prepare_filter(setup, filter_for, answers=False)
+    _prepare_filter(setup, filter_for, answers=answers)
     try:
         setup.join_fd = pidfd
         return _start(

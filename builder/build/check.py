@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from builder.build.machine import Machine
+from builder.build.offline import OfflineResolver
 from builder.build.request import BuildRequest
 from builder.build.resolver import BuildResolver
 from builder.build.run import _convert, _Job, _prepare, load_dockerfile
@@ -46,12 +47,15 @@ class Target:
     end: int
 
 
-def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
-    """Convert the Dockerfile without building it; every stage when no target is asked for."""
+def check(store: Store, request: BuildRequest, *, on_event: OnEvent, offline: bool = False) -> Checked:
+    """Convert the Dockerfile without building it; every stage when no target is asked for.
+
+    ``offline`` contacts no registry: images that are not in the store count as unknown (FRM-06).
+    """
     with _opened(store, request, on_event) as (job, prepared):
         source = SourceFile(prepared.dockerfile_name, prepared.dockerfile)
         try:
-            found = _conversions(job, prepared, all_stages=request.target is None)
+            found = _conversions(job, prepared, all_stages=request.target is None, offline=offline)
         except DockerfileError as error:
             error.source = error.source or source
             return Checked(source=source, error=error)
@@ -101,9 +105,12 @@ def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[
             yield job, prepared
 
 
-def _conversions(job: _Job, prepared: PreparedContext, *, all_stages: bool = False) -> tuple[Conversion, ...]:
+def _conversions(
+    job: _Job, prepared: PreparedContext, *, all_stages: bool = False, offline: bool = False
+) -> tuple[Conversion, ...]:
     dockerfile = load_dockerfile(job.store, prepared.dockerfile, prepared.dockerfile_name)
-    resolver = BuildResolver(job.store, job.hold, job.emit, prepared, job.request)
+    make = OfflineResolver if offline else BuildResolver
+    resolver = make(job.store, job.hold, job.emit, prepared, job.request)
     platforms = tuple(map(Platform.parse, job.request.platforms)) or (host_platform(),)
     return tuple(
         _convert(job, prepared, dockerfile, resolver, platform, all_stages=all_stages)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 KIND = "build-memo"
 VERSION = 2
-_NO_PART = frozenset({"context", "stdin", "stdout", "tags", "secrets", "ssh", "registry", "max_parallelism"})
+_NO_PART = frozenset(
+    {"context", "stdin", "stdout", "tags", "secrets", "ssh", "registry", "max_parallelism", "build_id"}
+)
 _FILE_LIMIT = 16 << 20
 _BATCH = 400
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builder.build.report import StepReport
     from builder.exporter.types import OutputSpec
     from builder.llb.ops import Ulimit
     from builder.registry.hosts import RegistryConfig
@@ -55,6 +56,8 @@ class BuildRequest:
     allow: tuple[str, ...] = ()
     registry: Callable[[], RegistryConfig] | None = field(default=None, compare=False)
     max_parallelism: int = 0
+    build_id: str = ""
+    """How the build is to be called in the history; empty = a new id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +72,7 @@ class BuildResult:
     unused_build_args: tuple[str, ...] = ()
     cached_steps: int = 0
     total_steps: int = 0
+    build_id: str | None = None
+    """Its record in the history; None when the result of an earlier build answered the request."""
+    steps: tuple[StepReport, ...] = ()
+    """Every step of a build on record, with why it ran."""

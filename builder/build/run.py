@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from builder.build.export import TREE_OUTPUTS, export_all
 from builder.build.layers import LayerMaker, LayerOptions
@@ -14,6 +14,7 @@ from builder.build.learning import learn
 from builder.build.machine import Machine
 from builder.build.memo import full_names
 from builder.build.phases import phase
+from builder.build.recording import Recorder
 from builder.build.request import BuildRequest, BuildResult
 from builder.build.resolver import BuildResolver
 from builder.build.sources import BuildSources
@@ -36,6 +37,9 @@ from builder.sources.contexttree import Ignore
 from builder.sources.local import LocalContext
 from runtime.spec import Limits
 
+if TYPE_CHECKING:
+    from builder.solver import planning
+
 NODES_KIND = "dockerfile"
 
 
@@ -50,6 +54,7 @@ class _Job:
     machine: Machine
     hold: Hold
     outputs: tuple[OutputSpec, ...]
+    on_planned: Callable[[planning.Nodes], None] | None = None
 
 
 def run_build(
@@ -62,11 +67,13 @@ def run_build(
 ) -> BuildResult:
     """Build what ``request`` asks for. Raises PybuildError; Cancelled when ``cancel`` was set meanwhile."""
     outputs = _outputs(request)
-    with store.hold() as hold, ExitStack() as stack:
+    recorder = Recorder(store, request, on_event)
+    with recorder.recording(), store.hold() as hold, ExitStack() as stack:
         job = _Job(
             store=store,
             request=request,
-            emit=on_event,
+            emit=recorder,
+            on_planned=recorder.planned,
             cancel=cancel or Cancel(),
             machine=machine,
             hold=hold,
@@ -75,7 +82,9 @@ def run_build(
         prepared = stack.enter_context(_prepare(job))
         dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
         with _located(dockerfile):
-            return _build(job, prepared, dockerfile)
+            result = _build(job, prepared, dockerfile)
+        recorder.done(result.image_id)
+        return replace(result, build_id=recorder.id, steps=recorder.steps)
 
 
 def load_dockerfile(store: Store, data: bytes, name: str) -> Dockerfile:
@@ -270,6 +279,7 @@ def _env(
         allow=frozenset(item.partition("=")[0] for item in job.request.allow)
         | ({"network.host"} if job.request.network == "host" else set()),
         max_parallelism=job.request.max_parallelism,
+        on_planned=job.on_planned,
         on_snapshot=on_snapshot if makers else None,
     )
 

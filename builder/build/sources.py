@@ -21,7 +21,6 @@ from builder.solver.cancel import Cancel
 from builder.solver.reporter import Reporter
 from builder.sources.local import LocalContext
 
-
 SELECTION_KIND = "selection-2"
 """Documents that list the entries of a selection, NUL between them: digest, mode (octal), size and path."""
 
@@ -95,6 +94,7 @@ class BuildSources:
             value = tree.remembered(selector, prefixes, compute, wildcard=wildcard).decode()
         except PathNotFound as error:
             error.hint = error.hint or _ignored_hint(tree, error.path.strip("/"))
+            error.name_ref(op.identifier)
             raise
         self.selections.append((op.identifier, selector, prefixes, wildcard, value))
         return value

@@ -162,6 +162,15 @@ def read(target: int | str, st: os.stat_result, records: Records) -> os.stat_res
     return st
 
 
+def is_recorded(path: Path) -> bool:
+    """Whether a file or directory has an owner on record, be it root."""
+    try:
+        os.getxattr(path, XATTR, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
 def write(
     target: int | str, st: os.stat_result, uid: int, gid: int, records: Records, device: str = ""
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from builder.frontend.devices import parse_device
 from builder.frontend.durations import parse_duration
 from builder.frontend.errors import BadFlag, DockerfileError, SyntaxProblem, suggestion
 from builder.frontend.flags import NO_FLAGS, Flags, Kind, parse_flags
@@ -65,7 +66,7 @@ def _from(node: Node, at: Origin, flags: Flags) -> From:
     words = node.args
     if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
         raise SyntaxProblem("FROM requires either one or three arguments")
-    platform = flags.texts.get("platform")
+    platform = flags.text("platform") or None
     if len(words) == 1:
         return From(at, words[0], platform=platform)
     stage = words[2].lower()
@@ -94,7 +95,8 @@ def _run(node: Node, at: Origin, flags: Flags) -> Run:
     for mount in mounts:
         check_mount(mount)
     sources = tuple(mount_source(mount) for mount in mounts)
-    return Run(at, command, mounts, sources, network, security, flags.list("device"))
+    devices = tuple(parse_device(device) for device in flags.list("device"))
+    return Run(at, command, mounts, sources, network, security, devices)
 
 
 def _copy(node: Node, at: Origin, flags: Flags) -> Copy:

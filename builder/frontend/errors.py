@@ -12,7 +12,7 @@ class DockerfileError(PybuildError):
     """A Dockerfile, or an option for building it, is wrong.
 
     ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point
-    into, set by whoever holds it.
+    into, set by whoever holds it. ``warnings`` are the lint findings made before it.
     """
 
     code = "dockerfile-error"
@@ -30,6 +30,7 @@ class DockerfileError(PybuildError):
         super().__init__(message, context=context, hint=hint, code=code)
         self.spans = spans
         self.source = source
+        self.warnings: tuple[LintWarning, ...] = ()
 
     @property
     def span(self) -> Span | None:

@@ -46,7 +46,7 @@ def parse_flags(words: tuple[str, ...], known: Mapping[str, Kind], escape: str) 
             raise BadFlag(f"unknown flag: --{name}{hint}")
         if kind != "list" and (name in found.texts or name in found.switches):
             raise BadFlag(f"duplicate flag specified: --{name}")
-        if not value and (equals or kind != "switch"):
+        if (equals and not value) if kind == "switch" else not equals:
             raise BadFlag(f"missing a value on flag: --{name}")
         if kind == "switch":
             found.switches[name] = _switch(name, value)

@@ -11,10 +11,12 @@ import re
 from builder.frontend.errors import InvalidInstruction
 
 Token = tuple[str, str]
-"""(kind, text): char, star, one, set, deep (``**`` before something), rest (``**`` at the end)."""
+"""(kind, text): char, star, one, set, deep (whole directories: ``**`` before something), rest (anything: ``**`` at the
+end, or at the start of a plain ending)."""
 
 _EXPRESSIONS = {"star": "[^/]*", "one": "[^/]", "deep": "(?:.*/)?", "rest": ".*"}
 _FEW = 3
+_SPECIAL = frozenset("*?[]\\")
 
 
 def is_costly(tokens: list[Token]) -> bool:
@@ -124,10 +126,14 @@ def tokens_of(pattern: str) -> list[Token]:
         char = pattern[position]
         position += 1
         if char == "*" and pattern.startswith("*", position):
-            while pattern.startswith("*", position):
-                position += 1
+            position += 1
             if pattern.startswith("/", position):
                 position += 1
+            elif position == 2 and _SPECIAL.isdisjoint(pattern[2:]):
+                position = end  # "**.log": any name that ends so, in any directory
+                found.append(("rest", ""))
+                found += [("char", char) for char in pattern[2:]]
+                continue
             found.append(("rest" if position >= end else "deep", ""))
         elif char == "*":
             found.append(("star", ""))

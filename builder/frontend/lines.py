@@ -14,7 +14,6 @@ from builder.frontend.source import SourceFile
 
 BLANKS = " \t\v\f\r"
 DIRECTIVES = ("syntax", "escape", "check")
-EMPTY_CONTINUATION = "NoEmptyContinuation"
 
 
 class Heredoc(NamedTuple):

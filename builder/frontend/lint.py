@@ -23,11 +23,12 @@ _PAGE = "https://docs.docker.com/go/dockerfile/rule/"
 
 
 class LintWarning(NamedTuple):
-    """One finding."""
+    """One finding; ``hint`` says what may have been meant, where the message has no room for it."""
 
     rule: str
     message: str
     span: Span
+    hint: str = ""
 
     @property
     def url(self) -> str:
@@ -105,31 +106,36 @@ class Linter:
         """What was found, in file order."""
         return tuple(sorted(self._found, key=lambda found: found.span.start))
 
-    def report(self, name: str, span: Span, message: str) -> None:
+    def report(self, name: str, span: Span, message: str, hint: str = "") -> None:
         """Add a finding of rule ``name``."""
         rule = RULES[name]
         local = self._local.get(span.start)
         if self.config.reports(rule) and (local is None or local.reports(rule._replace(experimental=False))):
-            self._found[LintWarning(name, message, span)] = None
+            self._found[LintWarning(name, message, span, hint)] = None
 
-    def undefined_variable(self, name: str, known: Iterable[str], span: Span) -> None:
+    def undefined_variable(self, name: str, known: Iterable[str], span: Span, hint: str = "") -> None:
         """LNT-20."""
-        hint = suggestion(name, known).replace("mean ", "mean $")
-        self.report("UndefinedVar", span, f"Usage of undefined variable '${name}'{hint}")
+        similar = suggestion(name, known).replace("mean ", "mean $")
+        self.report("UndefinedVar", span, f"Usage of undefined variable '${name}'{similar}", hint)
 
     def raise_if_error(self) -> None:
         """LNT-04: with ``error=true`` findings fail the build."""
         if self.config.error and self._found:
             names = ", ".join(sorted({found.rule for found in self._found}))
             spans = tuple(found.span for found in self.warnings)
-            raise LintViolation(f"lint violation found for rules: {names}", spans=spans)
+            raise LintViolation(
+                f"lint violation found for rules: {names}",
+                spans=spans,
+                context=tuple(map(str, self.warnings)),
+            )
 
 
 def lint_text(linter: Linter, dockerfile: Dockerfile, table: StageTable) -> None:
     """The rules about how the file is written."""
     source = dockerfile.source
-    for line in dockerfile.nodes.empty_continuations:
-        linter.report("NoEmptyContinuation", source.span(line, line), "Empty continuation line")
+    for warning in dockerfile.warnings:
+        span = source.span(warning.line, warning.line)
+        linter.report("NoEmptyContinuation", span, "Empty continuation line")
     _casing(linter, dockerfile.instructions)
     _stage_names(linter, table)
     for instruction in dockerfile.instructions:

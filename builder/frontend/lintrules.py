@@ -112,6 +112,12 @@ _RULES = (
         "Attempting to Copy file that is excluded by .dockerignore",
     ),
     Rule(
+        "MultipleSourcesToFile",
+        "",
+        "The destination of several sources should end with a slash: without one it is a file, unless there is "
+        "such a directory, and each source replaces the one before",
+    ),
+    Rule(
         "InvalidDefinitionDescription",
         "invalid-definition-description",
         "Comment for build stage or argument should follow the format: `# <arg/stage name> "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.frontend.decode import decode
 from builder.frontend.errors import DockerfileError, SyntaxProblem, UnknownInstruction, suggestion
@@ -15,11 +15,23 @@ from builder.frontend.instructions import INSTRUCTION_NAMES, Instruction
 from builder.frontend.lines import BLANKS, LogicalLine, Scan, scan
 from builder.frontend.nodes import Node, Nodes
 from builder.frontend.source import SourceFile
+from builder.frontend.syntax import check_frontend, detect_syntax
 
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
 __all__ = ["Dockerfile", "Node", "Nodes", "parse", "parse_instruction", "parse_nodes"]
+
+
+EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release"
+
+
+class ParseWarning(NamedTuple):
+    """Something odd in the text itself, and the last line it is about."""
+
+    short: str
+    detail: str
+    line: int
 
 
 class Dockerfile:
@@ -51,6 +63,16 @@ class Dockerfile:
         """The value of a parser directive: ``syntax``, ``escape`` or ``check``."""
         return self.nodes.directive(name)
 
+    @property
+    def warnings(self) -> tuple[ParseWarning, ...]:
+        """What the reading found odd: blank lines inside continued ones (LEX-06)."""
+        return tuple(
+            ParseWarning(f"Empty continuation line found in: {node.text}", EMPTY_CONTINUATION, line)
+            for line in self.nodes.empty_continuations
+            for node in self.nodes.items
+            if node.first <= line <= node.last
+        )
+
 
 def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
     """Read a Dockerfile; raises DockerfileError with the lines it means."""
@@ -60,10 +82,14 @@ def parse(data: bytes, filename: str = "Dockerfile") -> Dockerfile:
 def parse_nodes(data: bytes, filename: str = "Dockerfile") -> Nodes:
     """The shapes only; ``Nodes.to_bytes`` may be kept under the digest of ``data``."""
     source = SourceFile(filename, data)
-    found = scan(source)
-    for line in found.lines:
-        _check_name(source, line.text, line)
-    return Nodes(_parse_lines(source, found), found.directives, found.empty_continuations)
+    try:
+        found = scan(source)
+        for line in found.lines:
+            _check_name(source, line.text, line)
+        return Nodes(_parse_lines(source, found), found.directives, found.empty_continuations)
+    except SyntaxProblem:
+        check_frontend(detect_syntax(data) or "")  # a file for another frontend need not be a Dockerfile
+        raise
 
 
 def parse_instruction(text: str, escape: str, filename: str, first: int, last: int) -> Instruction:
@@ -191,7 +217,7 @@ def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
 def _json_or(text: str, rule: str, line: LogicalLine) -> tuple[str, list[str]]:
     """A JSON array of strings, or else what the text means without brackets (SYN-04)."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, list):
@@ -204,6 +230,11 @@ def _json_or(text: str, rule: str, line: LogicalLine) -> tuple[str, list[str]]:
     if rule in ("add", "copy", "volume"):
         return "list", [word for word in text.translate(_BLANK_TO_SPACE).split(" ") if word]
     return "text", [text]
+
+
+def _no_constant(name: str) -> None:
+    """``NaN`` and ``Infinity``, which Python's reader takes, are no JSON."""
+    raise ValueError(name)
 
 
 _BLANK_TO_SPACE = dict.fromkeys(map(ord, BLANKS), " ")

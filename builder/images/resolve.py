@@ -36,7 +36,7 @@ from builder.registry.hosts import RegistryConfig
 from builder.registry.pull import fetch_blobs
 from builder.solver.progress import OnEvent
 
-Mode = Literal["default", "pull", "local"]
+Mode = Literal["default", "pull", "local", "stored"]
 _NO_REGISTRIES = RegistryConfig()
 _MIN_ID_DIGITS = 12
 
@@ -78,7 +78,7 @@ def resolve_image(
     """What ``ref_text`` is for ``platform`` (default: this machine's).
 
     ``default`` and ``local`` take the store's image when it has the name (and the platform), else ask the
-    registry; ``pull`` always asks. A reference with a digest that is in the store never asks. Raises
+    registry; ``pull`` always asks, ``stored`` never. A reference with a digest that is in the store never asks. Raises
     NoSuchImage, RegistryError, InvalidValue, DigestMismatch.
     """
     wanted = platform or host_platform()
@@ -87,6 +87,8 @@ def resolve_image(
         found = _in_store(store, ref_text, wanted, registry_config)
         if found is not None:
             return found
+    if mode == "stored":
+        raise NoSuchImage(f"{ref_text}: not in the store")
     ref = Reference.parse(ref_text).with_default_tag()
     client = client_for(registry_config)
     with steps.step(f"resolve {ref}"):

@@ -29,6 +29,7 @@ Kind = Literal[
     "no-cache",
     "new",
     "gone",
+    "unfinished",
     "unstable",
     "version",
 ]
@@ -87,6 +88,8 @@ class Cause:
                 return "it was never built before"
             case "gone":
                 return "its earlier result is no longer in the cache"
+            case "unfinished":
+                return "it did not succeed the last time"
             case "unstable":
                 return "files changed while an earlier build was reading them"
             case "version":

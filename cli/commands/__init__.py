@@ -15,6 +15,7 @@ SUMMARIES: dict[str, str] = {
     "du": "Show what the build cache keeps",
     "events": "Show events, live or from the record",
     "exec": "Run a command in a running container",
+    "explain": "Say why the steps of a build had to run",
     "export": "Write a container's file system as a tar archive",
     "history": "Show how an image was made",
     "images": "List images",
@@ -82,7 +83,10 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "Everything",
-        ("inspect", "events", "du", "prune", "info", "version", "doctor", "debug dump-llb", "completion"),
+        (
+            *("inspect", "explain", "events", "du", "prune", "info", "version", "doctor"),
+            *("debug dump-llb", "completion"),
+        ),
     ),
 )
 

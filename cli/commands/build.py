@@ -35,6 +35,7 @@ FLAGS = (
     text("cpuset-cpus", "", "CPUs that steps may use (0-3, 0,1)", hidden=True),
     text("cpuset-mems", "", "Memory nodes that steps may use (0-3, 0,1)", hidden=True),
     switch("disable-content-trust", "", "Accepted for compatibility", hidden=True, default=True),
+    switch("explain", "", "Say why every step that ran had to run"),
     text("file", "f", 'Name of the Dockerfile (default: "PATH/Dockerfile"; "-" reads it from stdin)'),
     switch("force-rm", "", "Accepted for compatibility", hidden=True),
     text("iidfile", "", "Write the image id to a file", metavar="file"),
@@ -85,7 +86,7 @@ def run(app: App, args: Args) -> int:
     if iidfile:
         _remove_stale(iidfile)
     request = request_from(app, args)
-    result = _build(app, args, request)
+    result = _explained(app, args, request) if args.on("explain") else _build(app, args, request)
     if iidfile:
         _write_file(iidfile, (result.image_id or result.digest or "").encode())
     if args.text("metadata-file"):
@@ -112,6 +113,23 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
             if interrupt.cancel.is_set:
                 raise Cancelled("build cancelled") from error
             raise
+
+
+def _explained(app: App, args: Args, request: BuildRequest) -> BuildResult:
+    """Build, and say why, also when it fails."""
+    import secrets
+    from dataclasses import replace
+
+    from cli.commands.explain import print_build
+
+    request = replace(request, build_id=secrets.token_hex(8))
+    try:
+        result = _build(app, args, request)
+    except Exception:
+        print_build(app, request.build_id)
+        raise
+    print_build(app, result.build_id, total_steps=result.total_steps)
+    return result
 
 
 def _warn_without_effect(app: App, args: Args) -> None:

@@ -26,14 +26,14 @@ def call(app: App, args: Args) -> int:
     from cli.commands.build import request_from
     from cli.render.progress import make_progress
 
-    what, as_json = _asked(args)
+    what, as_json, offline = _asked(args)
     request = request_from(app, args)
     with make_progress("quiet", app.settings, sys.stderr) as progress:
         if what == "targets":
             found = targets(app.store, request, on_event=progress)
             app.say(json.dumps(_targets_json(found), indent=2) if as_json else _targets_text(found))
             return 0
-        checked = check(app.store, request, on_event=progress)
+        checked = check(app.store, request, on_event=progress, offline=offline)
     if as_json:
         app.say(json.dumps(_check_json(checked), indent=2))
     else:
@@ -41,16 +41,18 @@ def call(app: App, args: Args) -> int:
     return 1 if checked.warnings or checked.error is not None else 0
 
 
-def _asked(args: Args) -> tuple[str, bool]:
+def _asked(args: Args) -> tuple[str, bool, bool]:
+    """The question, and its options: ``format=json``, and ``offline`` for a check that asks no registry."""
     text = "check" if args.on("check") else args.text("call")
     what, *options = text.split(",")
     what = {"lint": "check"}.get(what.removeprefix("frontend."), what.removeprefix("frontend."))
     if what not in _KNOWN:
         raise UsageError(f"--call={what} is not known", hint=f"known are build, {', '.join(_KNOWN)}")
-    form = dict(option.partition("=")[::2] for option in options).get("format", "text")
+    given = dict(option.partition("=")[::2] for option in options)
+    form = given.get("format", "text")
     if form not in ("text", "json"):
         raise UsageError(f"unknown format {form!r} for --call", hint="text or json")
-    return what, form == "json"
+    return what, form == "json", given.get("offline", "false") in ("", "1", "true")
 
 
 def _check_text(checked: Checked) -> str:

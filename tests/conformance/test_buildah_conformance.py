@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.cli import Runner
+from tests.support.examples import IDS
 from tests.support.images import Node, read_docker, read_oci, read_tree, unpack_oci
 from tests.support.machine import tool
 from tests.support.peers import Peer
@@ -205,5 +206,5 @@ def test_same_image(peer: Peer, shared: Runner, busybox: Path, tmp_path: Path, c
 
 
 def test_every_case_of_the_table_exists() -> None:
-    names = {case.name for case in CASES}
+    names = {case.name for case in CASES} | {f"example-{name}" for name in IDS}
     assert {name for name, _ in allowed()} <= {*names, "*"}

@@ -54,6 +54,8 @@ set -e
 echo again >> /cache/log
 cat /cache/log /run/secrets/word /b/one > /seen
 echo more >> /data/a
+sed -i s/a/b/ /data/a
+chown 0:0 /data/sub
 rm /data/sub/b
 mkdir -p /srv/d
 touch /srv/d/f
@@ -219,6 +221,7 @@ def test_run_steps_with_everything(runner: Runner, context: Path, busybox: Path)
     assert [(step[name].uid, step[name].gid) for name in ("srv", "srv/d", "srv/d/f")] == [(33, 44)] * 3
     assert (step["data/a"].uid, step["data/a"].gid) == (1000, 1000)
     assert "data/sub/.wh.b" in step
+    assert (step["data/sub"].uid, step["data/sub"].gid) == (0, 0)
     assert (step["seen"].uid, step["seen"].gid) == (0, 0)
     made = next(entries for _, entries in found if "data/work/mine/file" in entries)
     assert made["data/work/mine/file"].uid == 1000
@@ -239,7 +242,7 @@ def test_containers(runner: Runner, place: Path, busybox: Path) -> None:
     runner.run("cp", place / "given", "c:/given")
     assert runner.run("exec", "c", "cat", "/given", "/file").out == "given\ninside\n"
     with tarfile.open(fileobj=io.BytesIO(runner.run("cp", "c:/file", "-").stdout)) as archive:
-        assert archive.getnames() == ["file"]
+        assert [(info.name, info.uid, info.gid) for info in archive] == [("file", 33, 33)]
     runner.run("commit", "c", "committed")
     runner.run("stop", "--time", "0", "c")
     runner.run("rm", "c")

@@ -26,6 +26,7 @@ class Node:
     uid: int
     gid: int
     data: str
+    xattrs: tuple[tuple[str, bytes], ...] = ()
 
 
 def read_tree(root: Path) -> dict[str, Node]:
@@ -49,7 +50,9 @@ def node(path: Path) -> Node:
         kind = "dir"
     else:
         kind, data = "special", str(st.st_rdev)
-    return Node(kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, data)
+    names = sorted(os.listxattr(path, follow_symlinks=False))
+    xattrs = tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
+    return Node(kind, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, data, xattrs)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ from builder.frontend.instructions import (
 from builder.frontend.lint import LintConfig, Linter, lint_text
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import needs_no_declaration
-from builder.frontend.syntax import check_frontend
+from builder.frontend.syntax import check_frontend, detect_syntax
 from builder.oci.config import ImageConfig
 from builder.oci.platform import normalize
 
@@ -74,7 +74,7 @@ def _convert(
     dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, all_stages: bool
 ) -> Conversion:
     args = dict(options.build_args)
-    check_frontend(args.get("BUILDKIT_SYNTAX", dockerfile.directive("syntax") or ""))
+    check_frontend(args.get("BUILDKIT_SYNTAX") or detect_syntax(dockerfile.source.data) or "")
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
         raise BadOption("build argument BUILDKIT_DISABLE_FILEOP is not supported any more")  # ARG-13
     control = args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directive("check") or "")

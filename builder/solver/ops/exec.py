@@ -53,6 +53,7 @@ def run_exec(
     op = vertex.op
     assert isinstance(op, ExecOp)
     _check_entitlements(op, env)
+    _check_devices(op)
     root_mount = next(mount for mount in op.mounts if mount.dest == "/")
     parent = _input(vertex, root_mount, nodes, results, env)
     active = env.store.snapshots.prepare(parent, description=vertex.name)
@@ -86,6 +87,18 @@ def _check_entitlements(op: ExecOp, env: SolveEnv) -> None:
                 f"{name} is not allowed",
                 code="entitlement-needed",
                 hint=f"grant it for this build with --allow {name}",
+            )
+
+
+def _check_devices(op: ExecOp) -> None:
+    """No device is registered here, so a step that requires one cannot run (RUN-08)."""
+    for device in op.devices:
+        if device.endswith(",required"):
+            name = device.removesuffix(",required")
+            raise SolveError(
+                f"required device {name} is not registered",
+                code="no-such-device",
+                hint="this builder knows no devices; without 'required' the step runs without it",
             )
 
 

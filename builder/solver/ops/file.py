@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from builder.cache.tree import SourceTree, View
 from builder.cache.treewriter import Writer
 from builder.cache.types import Active
+from builder.errors import PathNotFound
 from builder.llb.definition import Vertex
 from builder.llb.ops import FileOp, SourceOp
 from builder.oci.digest import Digest
@@ -42,6 +43,9 @@ def run_file(vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: S
             outputs = tuple(
                 env.store.snapshots.commit(made.pop(id(done)), description=vertex.name).id for done in writers
             )
+        except PathNotFound as error:
+            error.name_ref(str(vertex.digest))
+            raise
         finally:
             for active in made.values():
                 env.store.snapshots.discard(active)

@@ -1,0 +1,494 @@
+"""COPY and ADD (CPY rows)."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import socket
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from builder.errors import PybuildError, SolveError
+from builder.frontend.errors import DockerfileError
+from builder.llb.ops import MergeOp
+from tests.conformance.frontend.rows import row
+from tests.support.buildlab import Built, Lab
+from tests.support.dockerfiles import FakeResolver, converted, copies, history, ops, rules
+
+root_only = pytest.mark.root
+
+
+def problem(text, **changes):
+    with pytest.raises(DockerfileError) as caught:
+        converted(text, **changes)
+    return caught.value
+
+
+def tar_of(files: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode, info.uid, info.gid = len(text), 0o640, 77, 78
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+@row("CPY-01")
+def test_flags() -> None:
+    converted(
+        "FROM a AS s\nFROM a\nCOPY --from=s --chown=1 --chmod=600 --link --exclude=x --exclude=y --parents b c/\n"
+        "ADD --chown=1 --chmod=600 --link --keep-git-dir=false --unpack=true --exclude=x b c\n"
+    )
+    for line in ("COPY --keep-git-dir a b", "COPY --unpack a b", "ADD --from=x a b", "ADD --parents a b"):
+        assert "unknown flag: " + line.split()[1].partition("=")[0] in problem(f"FROM a\n{line}\n").message
+
+
+@row("CPY-02")
+def test_what_is_expanded() -> None:
+    text = "FROM a\nARG v=7\nCOPY --chown=$v --chmod=60$v --exclude=$v $v-a /d$v\n"
+    (found,) = copies(converted(text))
+    assert (found.src, found.dest, found.mode, found.owner.user.id) == ("/7-a", "/d7", 0o607, 7)
+    assert found.exclude_patterns == ("$v",)
+    digest = "a" * 64
+    added = converted(f"FROM a\nARG v={digest}\nADD --checksum=sha256:$v https://h/f /\n")
+    assert ops(added, "SourceOp")[1].attr("http.checksum") == f"sha256:{digest}"
+    assert (
+        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope "
+        "as a workaround"
+    ) in problem("FROM a\nCOPY --from=$x a b\n").message
+
+
+@row("CPY-03")
+def test_from() -> None:
+    resolver = FakeResolver()
+    text = "FROM a AS One\nRUN x\nFROM b\nCOPY --from=oNE p q\nCOPY --from=0 p q\nCOPY --from=img p q\n"
+    found = converted(text, resolver)
+    assert len(ops(found, "ExecOp")) == 1
+    assert "docker.io/library/img:latest" in [ref for ref, _, _ in resolver.asked]
+    local = FakeResolver(contexts={"named": ("local", "local://named")})
+    assert [s.identifier for s in ops(converted("FROM scratch\nCOPY --from=named p q\n", local), "SourceOp")] == [
+        "local://named"
+    ]
+    assert problem("FROM a\nCOPY --from=3 p q\n").message == "invalid stage index 3"
+    late = problem("FROM a AS one\nCOPY --from=two p q\nFROM b AS two\n", target="one")
+    assert late.message == (
+        'cannot copy from stage "two", it needs to be defined before current stage "one"'
+    )
+
+
+@row("CPY-04")
+@root_only
+def test_sources_are_clamped_and_must_exist(lab: Lab) -> None:
+    built = lab.quick("FROM scratch\nCOPY /a /1\nCOPY ../../a /2\nCOPY x/../../a /3\n", {"a": "A"})
+    assert built.read("1") == built.read("2") == built.read("3") == "A"
+    with pytest.raises(PybuildError, match=r'failed to calculate checksum of ref .*: "/gone": not found'):
+        lab.quick("FROM busybox\nRUN echo this must not run\nCOPY gone /\n")
+    assert not lab.steps_run(), "the missing file is known before anything runs"
+    with pytest.raises(PybuildError, match=r'failed to calculate checksum of ref .*: "/gone": not found'):
+        lab.quick("FROM busybox AS s\nFROM scratch\nCOPY --from=s gone /\n")
+
+
+@row("CPY-05")
+@root_only
+def test_destinations(lab: Lab) -> None:
+    built = lab.quick(
+        "FROM scratch\nWORKDIR /w\nCOPY a rel\nCOPY a dir/\nCOPY a .\nCOPY a ./x/\nCOPY a /p/q/r\n"
+        "COPY --chmod=700 --chown=3:4 a /s/t/u\n",
+        {"a": "A"},
+    )
+    assert built.names("w") == ["a", "dir", "rel", "x"]
+    assert built.read("w/dir/a") == built.read("w/x/a") == "A"
+    made = built.stat("p/q")
+    assert (made.st_mode & 0o7777, made.st_uid, made.st_gid) == (0o755, 0, 0)
+    made = built.stat("s/t")
+    assert (made.st_mode & 0o7777, made.st_uid, made.st_gid) == (0o700, 3, 4)
+
+
+@row("CPY-06")
+@root_only
+def test_a_directory_means_what_is_in_it(lab: Lab) -> None:
+    built = lab.quick("FROM scratch\nCOPY d /1\nCOPY d/ /2\nCOPY d d2 /3/\n", {"d/x": "x", "d2/y": "y"})
+    assert (built.names("1"), built.names("2"), built.names("3")) == (["x"], ["x"], ["x", "y"])
+
+
+@row("CPY-07")
+@root_only
+def test_modes_of_directories(lab: Lab) -> None:
+    context = lab.context({"d/sub/f": "new", "Dockerfile": ""})
+    for name, mode, when in (("d", 0o700, 1_000_000_000), ("d/sub", 0o711, 1_100_000_000)):
+        (context / name).chmod(mode)
+        os.utime(context / name, (when, when))
+    built = Built(
+        lab,
+        lab.build(
+            context,
+            "FROM busybox\nRUN mkdir -p /old/sub && chmod 1777 /old && chown 5:6 /old && chmod 755 /old/sub"
+            " && chown 5:6 /old/sub && echo kept > /old/kept\n"
+            "COPY d /new\nCOPY d /old\nCOPY --chown=8:9 --chmod=750 d /own\n",
+        ),
+    )
+    new, old, own = built.stat("new"), built.stat("old"), built.stat("own")
+    assert (new.st_mode & 0o7777, new.st_uid, int(new.st_mtime)) == (0o755, 0, 1_000_000_000)
+    assert (old.st_mode & 0o7777, old.st_uid, old.st_gid, int(old.st_mtime)) == (0o1777, 5, 6, 1_000_000_000)
+    assert (own.st_mode & 0o7777, own.st_uid, own.st_gid) == (0o750, 8, 9)
+    below = built.stat("old/sub")
+    assert (below.st_mode & 0o7777, below.st_uid, int(below.st_mtime)) == (0o711, 0, 1_100_000_000)
+    below = built.stat("own/sub")
+    assert (below.st_mode & 0o7777, below.st_uid) == (0o750, 8)
+    assert built.read("old/kept") == "kept\n"
+
+
+@row("CPY-08")
+@root_only
+def test_a_file_and_its_place(lab: Lab) -> None:
+    built = lab.quick(
+        "FROM busybox\nRUN mkdir /there && echo old > /over\nCOPY f /in/\nCOPY f /there\nCOPY f /name\nCOPY f /over\n",
+        {"f": "F"},
+    )
+    assert built.read("in/f") == built.read("there/f") == built.read("name") == built.read("over") == "F"
+    with pytest.raises(SolveError, match="cannot replace to directory .* with file"):
+        lab.quick("FROM scratch\nCOPY d /t\nCOPY e /t\n", {"d/x/y": "", "e/x": ""})
+    with pytest.raises(SolveError, match="cannot copy to non-directory: "):
+        lab.quick("FROM scratch\nCOPY f /t\nCOPY d /t\n", {"d/x": "", "f": ""})
+
+
+@row("CPY-09")
+@root_only
+def test_several_sources_to_one_name(lab: Lab) -> None:
+    built = lab.quick("FROM scratch\nCOPY a b /d\n", {"a": "A", "b": "B"})
+    assert built.read("d") == "B"
+    assert any("/d" in str(warning) and warning.span.start == 2 for warning in built.result.warnings)
+    assert not lab.quick("FROM scratch\nCOPY a b /d/\n", {"a": "A", "b": "B"}).result.warnings
+
+
+@row("CPY-10")
+@root_only
+def test_wildcards(lab: Lab) -> None:
+    files = {"a1": "1", "a2": "2", "b": "b", "x/a3": "3", "y/a3": "4"}
+    built = lab.quick(
+        "FROM scratch\nCOPY a? /q/\nCOPY [a-b] /class/\nCOPY */a3 /over\nCOPY none* b /with/\nCOPY none* /alone/\n"
+        "COPY a* /flat/\n",
+        files,
+    )
+    assert (built.names("q"), built.names("class"), built.names("flat")) == (["a1", "a2"], ["b"], ["a1", "a2"])
+    assert built.read("over") == "4", "matches come in the order of their names"
+    assert built.names("with") == ["b"]
+    assert not built.has("alone/none")
+    with pytest.raises(PybuildError, match="not found"):
+        lab.quick("FROM scratch\nCOPY none /alone/\n", files)
+
+
+@row("CPY-11")
+@root_only
+def test_links(lab: Lab) -> None:
+    context = lab.context({"real/f": "F", "d/x": "x"})
+    for name, target in (("dir", "real"), ("file", "/real/f"), ("d/inner", "../real/f")):
+        (context / name).symlink_to(target)
+    built = Built(
+        lab,
+        lab.build(
+            context,
+            "FROM busybox\nRUN mkdir /t && ln -s /t /abs && ln -s t /rel\nCOPY dir/f /1\nCOPY file /2\nCOPY fil* /3/\n"
+            "COPY d /4\nCOPY file /abs/\nCOPY d /rel\n",
+        ),
+    )
+    assert built.read("1") == built.read("2") == "F"
+    assert [built.read(f"3/{name}") for name in built.names("3")] == ["F"]
+    with built.tree() as view:
+        assert view.readlink("4/inner") == "../real/f"
+        assert view.readlink("abs") == "/t"
+    assert built.names("t") == ["file", "inner", "x"]
+
+
+@row("CPY-12")
+@root_only
+def test_owners(lab: Lab) -> None:
+    context = lab.context({"f": "F", "d/x": "x"})
+    os.chown(context / "f", 12, 13)
+    built = Built(
+        lab,
+        lab.build(
+            context,
+            "FROM busybox AS s\nRUN echo x > /f && chown 21:22 /f\nFROM busybox\n"
+            "RUN mkdir /have && echo 'me:x:9:10::/:' >> /etc/passwd && echo 'us:x:11:' >> /etc/group\n"
+            "COPY f /1\nCOPY --from=s /f /2\nCOPY --chown=me f /3\nCOPY --chown=me:us f /4\nCOPY --chown=5 f /5\n"
+            "COPY --chown=5:us f /new/parent/6\nCOPY --chown=me d /have\n",
+        ),
+    )
+    owners = {name: (built.stat(name).st_uid, built.stat(name).st_gid)
+              for name in ("1", "2", "3", "4", "5", "new/parent", "have", "have/x")}  # fmt: skip
+    assert owners == {
+        "1": (0, 0),
+        "2": (21, 22),
+        "3": (9, 10),
+        "4": (9, 11),
+        "5": (5, 5),
+        "new/parent": (5, 11),
+        "have": (0, 0),
+        "have/x": (9, 10),
+    }
+    for wrong in ("nobody-here", "0:nogroup-here"):
+        with pytest.raises(SolveError, match=wrong.rpartition(":")[2]) as caught:
+            lab.quick(f"FROM busybox\nCOPY --chown={wrong} f /\n", {"f": ""})
+        assert caught.value.first_line == 2
+
+
+@row("CPY-13")
+@root_only
+def test_modes(lab: Lab) -> None:
+    for bad in ("8", "10000", "rwx"):
+        wanted = f"invalid chmod parameter: '{bad}'. it should be octal string and between 0 and 07777"
+        assert problem(f"FROM a\nCOPY --chmod={bad} a b\n").message == wanted
+    built = lab.quick(
+        "FROM scratch\nCOPY --chmod=7751 d /octal\nCOPY --chmod=u=rwX,go=rX d /symbolic\n",
+        {"d/x": ("x", 0o700), "d/y": ("y", 0o600)},
+    )
+    modes = {n: oct(built.stat(n).st_mode & 0o7777)
+             for n in ("octal", "octal/x", "octal/y", "symbolic/x", "symbolic/y")}  # fmt: skip
+    assert modes == {"octal": "0o7751", "octal/x": "0o7751", "octal/y": "0o7751",
+                     "symbolic/x": "0o755", "symbolic/y": "0o644"}  # fmt: skip
+
+
+@row("CPY-14")
+@root_only
+def test_what_a_copy_keeps(lab: Lab) -> None:
+    context = lab.context({"d/a": ("1", 0o4755), "Dockerfile": "FROM scratch\nCOPY d /d\n"})
+    os.link(context / "d/a", context / "d/b")
+    os.setxattr(context / "d/a", "user.note", b"kept")
+    os.utime(context / "d/a", ns=(1_234_567_890_123_456_789,) * 2)
+    built = Built(lab, lab.build(context))
+    found = built.stat("d/a")
+    assert int(found.st_mtime) == 1_234_567_890
+    assert found.st_mode & 0o7777 == 0o4755
+    assert found.st_ino == built.stat("d/b").st_ino
+    with built.tree() as view:
+        assert view.xattrs("d/a")["user.note"] == b"kept"
+
+
+@row("CPY-15")
+@root_only
+def test_the_ignore_file_filters_first(lab: Lab) -> None:
+    files = {"keep": "k", "hidden": "h", ".dockerignore": "hidden\n"}
+    assert "hidden" not in lab.quick("FROM scratch\nCOPY . /\n", files).names()
+    with pytest.raises(PybuildError, match='"/hidden": not found'):
+        lab.quick("FROM scratch\nCOPY hidden /\n", files)
+
+
+@row("CPY-16")
+@root_only
+def test_link(lab: Lab) -> None:
+    text = "FROM busybox\nRUN mkdir -m 700 /have && mkdir /t && ln -s t /ln && echo {} > /n\nCOPY --link f /have/\nCOPY --link f /ln/\n"
+    one, two = (lab.quick(text.format(n), {"f": "F"}) for n in (1, 2))
+    layers = [built.json["rootfs"]["diff_ids"] for built in (one, two)]
+    assert layers[0][-2:] == layers[1][-2:]
+    assert layers[0][-3] != layers[1][-3]
+    assert not any("] COPY --link" in name for name in lab.steps_run()), "only the merge is made anew"
+    assert one.names("ln") == ["f"]
+    assert not one.has("t/f"), "a link of the base is not followed"
+    assert stat.S_ISDIR(one.stat("ln").st_mode)
+    assert one.stat("have").st_mode & 0o7777 == 0o755, "as if copied onto an empty root"
+    merged = converted("FROM a\nCOPY --link f /b/\n")
+    assert ops(merged, "MergeOp") == [MergeOp(inputs=(0, 1))]
+
+
+@row("CPY-17")
+@root_only
+def test_parents(lab: Lab) -> None:
+    context = lab.context({"x/y/a.go": "1", "x/c.go": "2", "p/q/r/s": "3", "p/./t": "4"})
+    (context / "x/y").chmod(0o700)
+    built = Built(
+        lab,
+        lab.build(
+            context,
+            "FROM scratch\nCOPY --parents x/y/a.go /1/\nCOPY --parents p/./q/./r/s /2/\nCOPY --parents **/*.go /3/\n"
+            "COPY --parents none/** /4/\n",
+        ),
+    )
+    assert built.read("1/x/y/a.go") == "1"
+    assert built.stat("1/x/y").st_mode & 0o7777 == 0o700
+    assert built.read("2/q/r/s") == "3"
+    assert (built.names("3"), built.names("3/x"), built.names("3/x/y")) == (["x"], ["c.go", "y"], ["a.go"])
+    with pytest.raises(PybuildError, match="not found"):
+        lab.build(context, "FROM scratch\nCOPY --parents x/none /\n")
+
+
+@row("CPY-18")
+@root_only
+def test_exclude(lab: Lab) -> None:
+    files = {"d/a.txt": "", "d/sub/b.txt": "", "d/c": "", "top.txt": "", "top.md": ""}
+    built = lab.quick(
+        "FROM scratch\nCOPY --exclude=*.txt d /1\nCOPY --exclude=**/*.txt d /2\nCOPY --exclude=*.txt top.* /3/\n"
+        "COPY --exclude=* --exclude=!c d /4\n",
+        files,
+    )
+    assert (built.names("1"), built.names("1/sub")) == (["c", "sub"], ["b.txt"])
+    assert built.names("2/sub") == []
+    assert built.names("3") == ["top.md"], "a source that is a file is tested too"
+    assert "c" in built.names("4")
+
+
+@row("CPY-19")
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress], ids=lambda f: f.__name__
+)
+@root_only
+def test_add_unpacks(lab: Lab, pack: Callable[[bytes], bytes]) -> None:
+    data = pack(tar_of({"in/side": "1", "top": "2"}))
+    built = lab.quick(
+        "FROM scratch\nCOPY old /un/top\nADD thing /un/\nADD --chown=5:6 --chmod=700 thing /own/\n"
+        "ADD --unpack=false thing /kept\nADD text /t/\nADD *t* /any/\nADD d /d/\n",
+        {"thing": data, "text": "no archive", "old": "old", "d/thing": data},
+    )
+    assert (built.read("un/in/side"), built.read("un/top")) == ("1", "2")
+    assert (built.stat("un/top").st_uid, built.stat("un/top").st_gid) == (77, 78)
+    own = built.stat("own/top")
+    assert (own.st_uid, own.st_gid, own.st_mode & 0o7777) == (5, 6, 0o640)
+    assert built.stat("kept").st_size == len(data)
+    assert built.names("t") == ["text"]
+    assert {"in", "top", "text"} <= set(built.names("any"))
+
+
+@row("CPY-20", "CPY-21")
+@root_only
+def test_add_url(lab: Lab, site: tuple[str, Path]) -> None:
+    url, root = site
+    (root / "f.txt").write_text("remote")
+    os.utime(root / "f.txt", (1_400_000_000, 1_400_000_000))
+    (root / "a.tar").write_bytes(tar_of({"x": "1"}))
+    (root / "index.html").write_text("home")
+    good = hashlib.sha256(b"remote").hexdigest()
+    built = lab.quick(
+        f"FROM scratch\nADD {url}/f.txt /d/\nADD --chmod=644 --chown=3:4 {url}/f.txt /name\nADD {url}/a.tar /kept/\n"
+        f"ADD --unpack=true {url}/a.tar /un/\nADD --checksum=sha256:{good} {url}/f.txt /sum\nADD {url}/ /no/\n"
+    )
+    found = built.stat("d/f.txt")
+    assert (found.st_mode & 0o7777, found.st_uid, int(found.st_mtime)) == (0o600, 0, 1_400_000_000)
+    found = built.stat("name")
+    assert (found.st_mode & 0o7777, found.st_uid, found.st_gid) == (0o644, 3, 4)
+    assert (built.names("kept"), built.names("un"), built.names("no")) == (["a.tar"], ["x"], ["__unnamed__"])
+    assert built.read("sum") == "remote"
+    with pytest.raises(PybuildError, match=f"digest mismatch sha256:{good}: sha256:{'0' * 64}"):
+        lab.quick(f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url}/f.txt /\n")
+
+
+@row("CPY-21")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("COPY --checksum=sha256:x a b", "checksum can't be specified for COPY"),
+        ("ADD --checksum=sha256:x a b c/", "checksum can't be specified for multiple sources"),
+        ("ADD --checksum=sha256:x a b", "checksum requires HTTP(S) or Git sources"),
+    ],
+)
+def test_where_a_checksum_makes_no_sense(line: str, message: str) -> None:
+    assert message in problem(f"FROM a\n{line}\n").message
+
+
+@row("CPY-21", "CPY-22")
+@root_only
+def test_add_git(lab: Lab, repository: tuple[str, str]) -> None:
+    url, commit = repository
+    built = lab.quick(
+        f"FROM scratch\nADD {url} /head\nADD {url}#v1:sub /sub/\nADD --keep-git-dir=true {url}#v1 /kept\n"
+        f"ADD --checksum={commit} {url}#v1 /sum\n"
+    )
+    assert (built.read("head/a"), built.read("sum/a")) == ("newer", "one")
+    assert ".git" not in built.names("head")
+    assert built.names("sub") == ["Dockerfile", "b"]
+    assert ".git" in built.names("kept")
+    wrong = "0" * 40
+    with pytest.raises(PybuildError, match=f"expected checksum to match {wrong}, got {commit}"):
+        lab.quick(f"FROM scratch\nADD --checksum={wrong} {url}#v1 /\n")
+
+
+@row("CPY-22")
+def test_add_git_conflicts() -> None:
+    line = "ADD --keep-git-dir=true https://h/r.git?keep-git-dir=false /d"
+    assert problem(f"FROM a\n{line}\n").message == "inconsistent keep-git-dir configuration"
+    line = "ADD --checksum=abcdef1 https://h/r.git?checksum=abcdef2 /d"
+    assert problem(f"FROM a\n{line}\n").message == 'checksum mismatch "abcdef1" != "abcdef2"'
+
+
+@row("CPY-23")
+def test_copy_takes_no_url() -> None:
+    assert problem("FROM a\nCOPY https://h/f d\n").message == "source can't be a URL for COPY"
+    assert problem("FROM a\nCOPY https://h/r.git d\n").message == "source can't be a git ref for COPY"
+    assert problem("FROM a\nCOPY git@h:r.git d\n").message == "source can't be a git ref for COPY"
+
+
+@row("CPY-24")
+@root_only
+def test_special_files(lab: Lab) -> None:
+    context = lab.context({"d/f": "F", "Dockerfile": "FROM scratch\nCOPY d /d\n"})
+    os.mkfifo(context / "d/pipe")
+    os.mknod(context / "d/null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    here = os.getcwd()
+    with socket.socket(socket.AF_UNIX) as sock:
+        os.chdir(context / "d")
+        try:
+            sock.bind("sock")
+        finally:
+            os.chdir(here)
+        built = Built(lab, lab.build(context))
+    assert stat.S_ISFIFO(built.stat("d/pipe").st_mode)
+    null = built.stat("d/null")
+    assert stat.S_ISCHR(null.st_mode)
+    assert (os.major(null.st_rdev), os.minor(null.st_rdev)) == (1, 3)
+    found = built.stat("d/sock")
+    assert stat.S_ISREG(found.st_mode)
+    assert found.st_size == 0
+
+
+@row("CPY-25")
+def test_what_is_asked_of_the_context() -> None:
+    def wanted(text):
+        (local,) = [s for s in ops(converted(text), "SourceOp") if s.identifier == "local://context"]
+        return local.attr("local.followpaths")
+
+    text = "FROM a AS x\nCOPY unused /\nFROM a AS y\nCOPY b /\nFROM y\nCOPY c /d/\nRUN --mount=source=e,target=/f g\n"
+    assert wanted(text) == '["b","c","e"]'
+    assert wanted("FROM a\nCOPY b /\nCOPY . .\n") == ""
+
+
+@row("CPY-26")
+@root_only
+def test_what_a_copy_is_keyed_on(lab: Lab) -> None:
+    context = lab.context({"src/a": "1", "other": "1"})
+    text = "FROM busybox\nCOPY src /src\n"
+
+    def runs(text: str = text) -> bool:
+        lab.build(context, text)
+        return any("COPY" in name for name in lab.steps_run())
+
+    assert runs()
+    os.utime(context / "src/a", (1, 1))
+    (context / "other").write_text("2")
+    assert not runs(), "neither times nor other files count"
+    (context / "up").mkdir()
+    (context / "src").rename(context / "up/src")
+    assert not runs(text.replace("COPY src", "COPY up/src")), "nor does the directory above"
+    text = text.replace("COPY src", "COPY up/src")
+    (context / "up/src").chmod(0o711)
+    assert not runs(text), "a directory's own mode is not used by the copy, so it does not count (CHK-05)"
+    (context / "up/src/a").chmod(0o600)
+    assert runs(text)
+    (context / "up/src/a").write_text("3")
+    assert runs(text)
+    assert runs(text.replace(" /src", " /dest"))
+
+
+@row("CPY-01", "HIS-03")
+def test_flags_in_the_history() -> None:
+    found = converted("FROM a\nCOPY --link --exclude=q --chmod=1 --chown=2 --parents a b c/\n")
+    assert history(found) == ["COPY --parents --chown=2 --chmod=1 a b c/ # buildkit"]
+    assert rules(found) == []
