@@ -1,26 +1,61 @@
-"""A resolver that contacts nobody: a check can then judge a Dockerfile whose base images are out of reach."""
+"""What a check asks instead of registries: it never leaves the machine (row FRM-06)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from builder.build.resolver import BuildResolver
-from builder.errors import SourceUnavailable
-from builder.frontend.convert import ResolvedImage
+from builder.cache.store import Store
+from builder.errors import PybuildError
+from builder.frontend.convert import NamedContext, ResolvedImage
+from builder.images.resolve import stored_image
+from builder.llb.ops import SourceOp
 from builder.oci.config import ImageConfig
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
+from builder.sources.contexts import PreparedContext
+from builder.sources.named import normal_name
 
 
-class OfflineResolver(BuildResolver):
-    """Knows the images of the store; any other is taken for one without settings of its own (FRM-06)."""
+class OfflineResolver:
+    """The frontend's ``Resolver`` for questions: an image that is in the store is known, any other is made up.
 
-    def image(self, ref: str, platform: Platform, *, mode: str) -> ResolvedImage:
-        del mode
-        try:
-            return super().image(ref, platform, mode="stored")
-        except SourceUnavailable:
-            return ResolvedImage(Digest.of(ref.encode()), ImageConfig.scratch(platform), platform, ref)
+    What depends on a made-up image's config is not reported.
+    """
+
+    def __init__(self, store: Store, prepared: PreparedContext) -> None:
+        self._store = store
+        self._named = prepared.named
+
+    def image(self, ref: str, platform: Platform, *, mode: str) -> ResolvedImage:  # noqa: ARG002
+        """The image as the store has it, or one of which nothing is known."""
+        found = stored_image(self._store, ref, platform)
+        if found is not None:
+            return ResolvedImage(found.digest, found.config, found.platform, ref)
+        config = ImageConfig.scratch(platform)
+        return ResolvedImage(
+            Digest.of(ref.encode("utf-8", "surrogateescape")), config, platform, ref, known=False
+        )
+
+    def context(self, name: str, platform: Platform) -> NamedContext | None:
+        """A named context, nothing of it read."""
+        known = normal_name(name)
+        source = self._named.get(f"{known}::{platform}") or self._named.get(known)
+        if source is None:
+            return None
+        if source.kind == "local":
+            return NamedContext(source.name, "local", f"local://{source.identifier}")
+        if source.kind == "image" and source.identifier != "scratch":
+            return NamedContext(source.name, "image", f"docker-image://{source.identifier}")
+        if source.kind in ("git", "http"):
+            return NamedContext(source.name, source.kind, source.identifier)
+        return NamedContext(source.name, "scratch")
 
     def prefetch(self, refs: Iterable[tuple[str, Platform]]) -> None:
-        del refs
+        """Nothing is fetched."""
+
+    def source_epoch(self, source: SourceOp) -> int | None:  # noqa: ARG002
+        """Not known without asking."""
+        return None
+
+
+__all__ = ["OfflineResolver", "PybuildError"]

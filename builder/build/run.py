@@ -209,7 +209,7 @@ def _convert(
         build_args=request.build_args,
         labels=request.labels,
         no_cache=request.no_cache or request.no_cache_filter,
-        multi_platform=len(_platforms(request)) > 1,
+        multi_platform=_multi_platform(request),
         resolve_mode="pull" if request.pull else "default",
         ignore=cast("Any", prepared.ignore),
         network_mode=_network_mode(request.network),
@@ -226,6 +226,19 @@ def _convert(
 def _platforms(request: BuildRequest) -> tuple[Platform, ...]:
     """The platforms asked for, each once."""
     return tuple(dict.fromkeys(map(Platform.parse, request.platforms)))
+
+
+def _multi_platform(request: BuildRequest) -> bool:
+    """Whether the result is an index: for several platforms, or asked for (ARG-12, OPT-08)."""
+    several = len(_platforms(request)) > 1
+    text = dict(request.build_args).get("BUILDKIT_MULTI_PLATFORM", "").lower()
+    if text in ("1", "t", "true"):
+        return True
+    if text not in ("", "0", "f", "false"):
+        raise UsageError(f"invalid boolean value for multi-platform: {text[:80]}")
+    if text and several:
+        raise UsageError("conflicting config: returning multiple target platforms is not allowed")
+    return several
 
 
 def _network_mode(text: str) -> Any:
@@ -288,6 +301,8 @@ def _outputs(request: BuildRequest) -> tuple[OutputSpec, ...]:
     """The outputs with the names of ``-t``; without any output the image goes into the store."""
     names = full_names(request.tags)
     asked = request.outputs or (OutputSpec(type="image"),)
+    if _multi_platform(request):
+        asked = tuple(replace(spec, indexed=True) for spec in asked)
     return tuple(
         spec if spec.names or spec.type in TREE_OUTPUTS else replace(spec, names=names) for spec in asked
     )

@@ -21,7 +21,7 @@ from builder.cache.names import base36, from_base36
 from builder.cache.stacks import LayerStacks, snapshot_gone
 from builder.cache.staging import Owner
 from builder.cache.types import Active, Driver, SnapshotInfo
-from builder.errors import BlobMissing
+from builder.errors import BlobMissing, StoreFull
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
 
@@ -133,8 +133,19 @@ class SnapshotStore:
         return info
 
     def discard(self, active: Active) -> None:
-        """Remove an active snapshot; one that is gone already is fine."""
-        self._drop(from_base36(active.id))
+        """Remove an active snapshot; one that is gone already is fine.
+
+        On a full disk its files go before its row, so that there is room to write that it is gone; dying in
+        between leaves an active snapshot without an owner, which the next opening removes.
+        """
+        number = from_base36(active.id)
+        try:
+            self._drop(number)
+        except StoreFull:
+            from builder.cache.removal import remove_tree
+
+            remove_tree(self._path(number))
+            self._drop(number)
 
     def get(self, snapshot_id: str) -> SnapshotInfo | None:
         """What is known about a snapshot."""

@@ -96,8 +96,8 @@ def assemble_all(
     now_ns: int,
     inline_cache: Sequence[str | None] = (),
 ) -> Assembled:
-    """Configs, manifests and, for several platforms, an index (EXP-05)."""
-    indexed = len(images) > 1
+    """Configs, manifests and, for several platforms or where asked for, an index (EXP-05)."""
+    indexed = spec.indexed or len(images) > 1
     check_annotations(spec.annotations, [image.platform for image in images], indexed=indexed)
     made: list[ImageResult] = []
     for number, image in enumerate(images):
@@ -237,7 +237,7 @@ def _export_tree(
     from builder.exporter.trees import Tree, write_local, write_tar
 
     trees = [Tree(platform=image.platform, snapshot=image.snapshot) for image in images]
-    split = len(trees) > 1 and spec.platform_split
+    split = (spec.indexed or len(trees) > 1) and spec.platform_split
     if spec.type == "local":
         with steps.step("copying files"):
             write_local(store, trees, Path(spec.dest), split=split, mode=spec.mode, epoch=epoch)

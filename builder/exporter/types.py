@@ -33,8 +33,9 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """One output. ``dest`` is a path, or ``-`` for standard output; ``extra`` keeps attributes we do not
-    know."""
+    """One output. ``dest`` is a path, or ``-`` for standard output; ``indexed`` asks for an index even of one
+    image; ``extra`` keeps attributes we do not know.
+    """
 
     type: Kind
     dest: str = ""
@@ -57,6 +58,7 @@ class OutputSpec:
     dangling_empty_only: bool = False
     platform_split: bool = True
     mode: Literal["copy", "delete"] = "copy"
+    indexed: bool = False
     extra: Pairs = ()
 
     @classmethod

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from builder.errors import PybuildError
 from builder.frontend.source import SourceFile, Span
+
+if TYPE_CHECKING:
+    from builder.frontend.lint import LintWarning
 
 
 class DockerfileError(PybuildError):

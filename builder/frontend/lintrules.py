@@ -114,8 +114,8 @@ _RULES = (
     Rule(
         "MultipleSourcesToFile",
         "",
-        "The destination of several sources should end with a slash: without one it is a file, unless there is "
-        "such a directory, and each source replaces the one before",
+        "The destination of several sources should end with a slash: without one it is a file, unless there "
+        "is such a directory, and each source replaces the one before",
     ),
     Rule(
         "InvalidDefinitionDescription",

@@ -78,8 +78,8 @@ def resolve_image(
     """What ``ref_text`` is for ``platform`` (default: this machine's).
 
     ``default`` and ``local`` take the store's image when it has the name (and the platform), else ask the
-    registry; ``pull`` always asks, ``stored`` never. A reference with a digest that is in the store never asks. Raises
-    NoSuchImage, RegistryError, InvalidValue, DigestMismatch.
+    registry; ``pull`` always asks, ``stored`` never. A reference with a digest that is in the store never asks.
+    Raises NoSuchImage, RegistryError, InvalidValue, DigestMismatch.
     """
     wanted = platform or host_platform()
     steps = Steps(on_event, vertex)

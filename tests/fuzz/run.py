@@ -27,9 +27,14 @@ def main() -> int:
     except ImportError as error:
         version = ".".join(map(str, sys.version_info[:3]))
         print(f"atheris cannot be imported on Python {version}: {error}", file=sys.stderr)
-        print("coverage-guided fuzzing needs it: pip install -e '.[dev]' on an interpreter it supports", file=sys.stderr)
+        print(
+            "coverage-guided fuzzing needs it: pip install -e '.[dev]' on an interpreter it supports",
+            file=sys.stderr,
+        )
         return 3
-    with atheris.instrument_imports(include=["builder.frontend", "builder.oci"], enable_loader_override=False):
+    with atheris.instrument_imports(
+        include=["builder.frontend", "builder.oci"], enable_loader_override=False
+    ):
         from tests.fuzz import targets
 
     if asked.target not in targets.TARGETS:

@@ -46,10 +46,6 @@ def causes(result: BuildResult, part: str) -> list[Cause]:
     return list(step.causes)
 
 
-def ran(result: BuildResult) -> list[str]:
-    return [step.name for step in result.steps if step.status == "ran"]
-
-
 def edit(old: str, new: str) -> Callable[[Lab, Path], dict[str, Any]]:
     def change(lab: Lab, root: Path) -> dict[str, Any]:
         text = (root / "Dockerfile").read_text()

@@ -15,6 +15,7 @@ from builder.frontend.convert.copy import convert_copy
 from builder.frontend.convert.epoch import resolve_epoch
 from builder.frontend.convert.globals import set_globals
 from builder.frontend.convert.graph import marshal
+from builder.frontend.convert.outline import Outline, outline_of
 from builder.frontend.convert.plan import Plan
 from builder.frontend.convert.run import convert_run
 from builder.frontend.convert.state import BuildState, StageState
@@ -49,11 +50,21 @@ from builder.frontend.instructions import (
 from builder.frontend.lint import LintConfig, Linter, lint_text
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import needs_no_declaration
+from builder.frontend.stages import Stage
 from builder.frontend.syntax import check_frontend, detect_syntax
 from builder.oci.config import ImageConfig
 from builder.oci.platform import normalize
 
-__all__ = ["Conversion", "ConvertOptions", "NamedContext", "ResolvedImage", "Resolver", "convert"]
+__all__ = [
+    "Conversion",
+    "ConvertOptions",
+    "NamedContext",
+    "Outline",
+    "ResolvedImage",
+    "Resolver",
+    "convert",
+    "outline",
+]
 
 
 def convert(
@@ -70,25 +81,52 @@ def convert(
         raise
 
 
-def _convert(
-    dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, all_stages: bool
-) -> Conversion:
+def outline(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) -> Outline:
+    """What the target stage takes: arguments, secrets, agents (SUB-04); raises DockerfileError."""
+    try:
+        build = _start(dockerfile, options, resolver)
+        plan, target = _stages(build, all_stages=False)
+        return outline_of(build, plan.stages[target.number])
+    except DockerfileError as error:
+        error.source = error.source or dockerfile.source
+        raise
+
+
+def _start(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) -> BuildState:
+    """A conversion about to begin: the file is for this frontend, its lint rules are known."""
     args = dict(options.build_args)
     check_frontend(args.get("BUILDKIT_SYNTAX") or detect_syntax(dockerfile.source.data) or "")
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
         raise BadOption("build argument BUILDKIT_DISABLE_FILEOP is not supported any more")  # ARG-13
     control = args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directive("check") or "")
     linter = Linter(LintConfig.parse(control) if control else LintConfig(), dockerfile.instructions)
-    build = BuildState(dockerfile, options, resolver, linter)
-    target = build.table.target(options.target)
+    return BuildState(dockerfile, options, resolver, linter)
+
+
+def _stages(build: BuildState, *, all_stages: bool) -> tuple[Plan, Stage]:
+    """Convert what the target needs, or everything; gives the plan and the target."""
+    lint_text(build.linter, build.dockerfile, build.table)
+    target = build.table.target(build.options.target)
     set_globals(build, target)
     resolve_epoch(build)
     plan = Plan(build)
     plan.need([*build.table.stages, target] if all_stages else [target])
-    lint_text(linter, dockerfile, build.table)
     for stage in plan.order:
         convert_stage(stage)
-    linter.raise_if_error()
+    return plan, target
+
+
+def _convert(
+    dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver, all_stages: bool
+) -> Conversion:
+    build = _start(dockerfile, options, resolver)
+    linter = build.linter
+    try:
+        plan, target = _stages(build, all_stages=all_stages)
+        linter.raise_if_error()
+    except DockerfileError as error:
+        error.warnings = linter.warnings
+        raise
     found = plan.stages[target.number]
     build_head = found.onto()
     build.finish_locals()
@@ -99,6 +137,7 @@ def _convert(
         base_config=found.base_config,
         platform=found.platform,
         epoch=build.epoch,
+        remote_epoch=build.remote_epoch,
         target=target.label,
         warnings=linter.warnings,
         unused_build_args=tuple(

@@ -27,6 +27,7 @@ def begin(stage: StageState) -> None:
         config = _outside(stage)
         stage.settings = Settings(config or ImageConfig.scratch(stage.platform))
         stage.base_config = config
+        stage.unknown_base = stage.image is not None and not stage.image.known
         _ensure_path(stage)
         stage.env = {key: value or "" for key, value in stage.settings.env.items()}
     stage.settings.on_build = ()
@@ -50,6 +51,7 @@ def _continue_stage(stage: StageState, base: StageState) -> None:
     stage.env = dict(base.env)
     stage.args = dict(base.args)
     stage.workdir_set = base.workdir_set
+    stage.unknown_base = base.unknown_base
 
 
 def _ensure_path(stage: StageState) -> None:

@@ -7,7 +7,7 @@ from builder.frontend.convert.names import next_name, shown
 from builder.frontend.convert.owner import parse_chown
 from builder.frontend.convert.ports import container_ports
 from builder.frontend.convert.signals import is_signal
-from builder.frontend.convert.state import StageState
+from builder.frontend.convert.state import Declared, StageState
 from builder.frontend.errors import DockerfileError
 from builder.frontend.history import healthcheck_text, plain_list, quoted_list
 from builder.frontend.instructions import (
@@ -49,6 +49,7 @@ def convert_arg(stage: StageState, instruction: Arg) -> None:
             value = stage.expand(default, span)
         else:
             value = build.global_env.get(name)
+        stage.declared.append(Declared(name, value, default, instruction))
         stage.args[name] = value
         if value is not None and name not in NON_ENV_ARGS:
             stage.env[name] = value

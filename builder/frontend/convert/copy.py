@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from builder.frontend.convert import remote
@@ -73,6 +74,7 @@ def convert_copy(stage: StageState, instruction: CopyInstruction | Add) -> None:
         _copy_sources(job, instruction)
     for heredoc in instruction.heredocs:
         _inline(job, heredoc)
+    _lint_many(job)
     _finish(job)
 
 
@@ -176,6 +178,21 @@ def _lint_ignored(job: _Job, source: str) -> None:
         verb = "Add" if job.is_add else "Copy"
         message = f'Attempting to {verb} file "{source}" that is excluded by .dockerignore'
         job.stage.build.linter.report("CopyIgnoredFile", job.instruction.at.span, message)
+
+
+def _lint_many(job: _Job) -> None:
+    """CPY-09: several sources to what is surely meant as a directory, and is one only by luck."""
+    literal = [source for source in job.sources if not _WILDCARDS.intersection(source)]
+    count = len(literal) + len(job.instruction.heredocs)
+    if count < 2 or job.dest.endswith("/"):
+        return
+    if job.stage.workdir.startswith(job.dest + "/") or job.stage.workdir == job.dest:
+        return
+    message = (
+        f"{'ADD' if job.is_add else 'COPY'} of several sources to {json.dumps(job.typed_dest)}, which does "
+        "not end with a slash: unless it is a directory, each source replaces the one before"
+    )
+    job.stage.build.linter.report("MultipleSourcesToFile", job.instruction.at.span, message)
 
 
 def _inline(job: _Job, heredoc: Heredoc) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builder.errors import InvalidValue
 from builder.frontend.convert.state import BuildState
+from builder.frontend.declared import undeclared_in_from_hint
 from builder.frontend.errors import ExpansionProblem, suggestion
 from builder.frontend.platformargs import platform_args
 from builder.frontend.stages import Stage
@@ -63,9 +64,9 @@ def _lint_from(build: BuildState, defaults: dict[str, str]) -> None:
                 continue  # reported when the stage is needed
             for name in sorted(found.unmatched - build.global_names):
                 hint = suggestion(name, build.global_names)
-                build.linter.report(
-                    "UndefinedArgInFrom", span, f"FROM argument '{name}' is not declared{hint}"
-                )
+                late = undeclared_in_from_hint(build.table, name)
+                message = f"FROM argument '{name}' is not declared{hint}"
+                build.linter.report("UndefinedArgInFrom", span, message, late)
         name = _quietly(base.image, defaults, build.escape)
         if "$" in base.image and name.lower() not in names and not _is_reference(name):
             message = f"Default value for ARG {base.image} results in empty or invalid base image name"

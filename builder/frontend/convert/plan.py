@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from builder.errors import InvalidValue, PybuildError, SolveError
 from builder.frontend.convert.state import BuildState, StageState
 from builder.frontend.convert.types import NamedContext
+from builder.frontend.declared import undeclared_in_from_hint
 from builder.frontend.errors import (
     BadOption,
     CircularStages,
@@ -156,7 +157,12 @@ class Plan:
     def _base_name(self, base: From) -> str:
         found = self._expand_from(base.image, base)
         if not found.text:
-            raise InvalidInstruction(f"base name ({base.image}) should not be blank", spans=(base.at.span,))
+            hints = (undeclared_in_from_hint(self.build.table, name) for name in sorted(found.unmatched))
+            raise InvalidInstruction(
+                f"base name ({base.image}) should not be blank",
+                spans=(base.at.span,),
+                hint=next(filter(None, hints), None),
+            )
         return found.text
 
     def _platform(self, base: From) -> Platform:

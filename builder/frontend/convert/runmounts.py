@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder.frontend.convert.graph import Draft, Inputs, Tree, file_op
-from builder.frontend.convert.state import StageState
+from builder.frontend.convert.state import StageState, Wanted
 from builder.frontend.errors import BadFlag
 from builder.frontend.instructions import Run
 from builder.frontend.mounts import MountSpec, parse_mount
@@ -118,6 +118,7 @@ class RunMounts:
         name = spec.id or base_name(spec.target)
         if not name:
             raise BadFlag("invalid secret mount. one of source, target required")
+        self.stage.wanted.append(Wanted("secret", name, spec.required, self.instruction.at.span))
         if spec.env is not None:
             self.secret_env.append(SecretEnv(id=name, name=spec.env or name, optional=optional))
             if not spec.target:
@@ -141,6 +142,8 @@ class RunMounts:
         self._agents += 1
         target = absolute(self.stage.workdir, target)
         self.agent = self.agent or target
+        span = self.instruction.at.span
+        self.stage.wanted.append(Wanted("ssh", spec.id or "default", spec.required, span))
         mount = Mount(
             dest=target,
             type="ssh",

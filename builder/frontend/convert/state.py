@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 from builder.errors import PybuildError
 from builder.frontend.convert.graph import Draft, Tree
 from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
+from builder.frontend.declared import undeclared_hint
 from builder.frontend.errors import ExpansionProblem, InvalidInstruction
-from builder.frontend.instructions import Add, Instruction
+from builder.frontend.instructions import Add, Arg, Instruction
 from builder.frontend.lint import Linter
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import proxy_env
@@ -62,6 +64,7 @@ class BuildState:
         self.global_env: dict[str, str] = {}
         self.global_names: set[str] = set()
         self.epoch: int | None = options.epoch
+        self.remote_epoch = False
         self.created: str | None = None
         self.images: dict[tuple[str, Platform], ResolvedImage] = {}
         self.contexts: dict[str, NamedContext] = {}
@@ -164,6 +167,24 @@ class Settings:
         )
 
 
+class Declared(NamedTuple):
+    """An ARG carried out: its value, and its default as typed (None = none, the value may be global)."""
+
+    name: str
+    value: str | None
+    default: str | None
+    instruction: Arg
+
+
+class Wanted(NamedTuple):
+    """A secret or an ssh agent that a RUN asks for."""
+
+    kind: Literal["secret", "ssh"]
+    id: str
+    required: bool
+    span: Span
+
+
 class StageState:
     """One stage: first what it is built on and needs (set by ``plan``), then its tree and settings.
 
@@ -195,6 +216,9 @@ class StageState:
         self.ignore_cache = False
         self.cmd_set = False
         self.workdir_set = False
+        self.unknown_base = False
+        self.declared: list[Declared] = []
+        self.wanted: list[Wanted] = []
         self.steps = 0
         self.step = 0
         self.in_trigger = False
@@ -232,10 +256,13 @@ class StageState:
             raise
 
     def lint_unmatched(self, found: Expanded, span: Span) -> None:
-        """LNT-20: declared arguments without a value are fine."""
+        """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set."""
+        if self.unknown_base:
+            return
         known = self.args.keys()
         for name in sorted(found.unmatched - known):
-            self.build.linter.undefined_variable(name, (*self.env, *known), span)
+            hint = undeclared_hint(self.build.table, name, span, self.stage)
+            self.build.linter.undefined_variable(name, (*self.env, *known), span, hint)
 
     def onto(self) -> Tree:
         """The current tree, to be built on: a local input is then needed whole."""

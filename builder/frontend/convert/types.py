@@ -60,13 +60,15 @@ class ConvertOptions:
 class ResolvedImage(NamedTuple):
     """An image found: the digest of its root descriptor, and the config for ``platform``.
 
-    ``ref`` is the normalised reference with its tag, without the digest.
+    ``ref`` is the normalised reference with its tag, without the digest. ``known`` is False when nobody was
+    asked, and digest and config stand for an image of which nothing is known (a check without network).
     """
 
     digest: Digest
     config: ImageConfig
     platform: Platform
     ref: str
+    known: bool = True
 
 
 class NamedContext(NamedTuple):
@@ -110,6 +112,7 @@ class Conversion:
     - ``definition.head`` is the target stage's tree;
     - ``config.history`` ends with the entries of this file; those with ``empty_layer`` False are one per new
       layer, in order; ``config.diff_ids`` are those of the base image;
+    - ``remote_epoch``: the epoch was asked of a remote source, so it may be another one the next time;
     - ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images
       asked for, ``stages`` the labels of the stages converted.
     """
@@ -119,6 +122,7 @@ class Conversion:
     base_config: ImageConfig | None
     platform: Platform
     epoch: int | None = None
+    remote_epoch: bool = False
     target: str = ""
     warnings: tuple[LintWarning, ...] = ()
     unused_build_args: tuple[str, ...] = ()

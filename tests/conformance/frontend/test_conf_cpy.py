@@ -76,14 +76,12 @@ def test_from() -> None:
     assert len(ops(found, "ExecOp")) == 1
     assert "docker.io/library/img:latest" in [ref for ref, _, _ in resolver.asked]
     local = FakeResolver(contexts={"named": ("local", "local://named")})
-    assert [s.identifier for s in ops(converted("FROM scratch\nCOPY --from=named p q\n", local), "SourceOp")] == [
-        "local://named"
-    ]
+    assert [
+        s.identifier for s in ops(converted("FROM scratch\nCOPY --from=named p q\n", local), "SourceOp")
+    ] == ["local://named"]
     assert problem("FROM a\nCOPY --from=3 p q\n").message == "invalid stage index 3"
     late = problem("FROM a AS one\nCOPY --from=two p q\nFROM b AS two\n", target="one")
-    assert late.message == (
-        'cannot copy from stage "two", it needs to be defined before current stage "one"'
-    )
+    assert late.message == ('cannot copy from stage "two", it needs to be defined before current stage "one"')
 
 
 @row("CPY-04")
@@ -180,7 +178,11 @@ def test_wildcards(lab: Lab) -> None:
         "COPY a* /flat/\n",
         files,
     )
-    assert (built.names("q"), built.names("class"), built.names("flat")) == (["a1", "a2"], ["b"], ["a1", "a2"])
+    assert (built.names("q"), built.names("class"), built.names("flat")) == (
+        ["a1", "a2"],
+        ["b"],
+        ["a1", "a2"],
+    )
     assert built.read("over") == "4", "matches come in the order of their names"
     assert built.names("with") == ["b"]
     assert not built.has("alone/none")

@@ -1,0 +1,55 @@
+"""Hints about variables that are declared, but not where they are used (rows ARG-01, ARG-02, ARG-04)."""
+
+from __future__ import annotations
+
+from builder.frontend.instructions import Arg
+from builder.frontend.platformargs import PLATFORM_ARGS
+from builder.frontend.source import Span
+from builder.frontend.stages import Stage, StageTable
+
+
+def undeclared_hint(table: StageTable, name: str, span: Span, stage: Stage) -> str:
+    """Why a stage does not know a variable at ``span``, "" when nothing declares it."""
+    late = _line(stage.instructions, name, after=span.end)
+    if late:
+        return f"ARG {name} is declared later, on line {late}: move it up"
+    line = _line(table.global_args, name)
+    if line:
+        return f"ARG {name} on line {line} is for FROM only: declare it again in this stage, with ARG {name}"
+    if name in PLATFORM_ARGS:
+        return f"declare it in this stage, with ARG {name}"
+    return ""
+
+
+def undeclared_in_from_hint(table: StageTable, name: str) -> str:
+    """Why a FROM does not know a variable, "" when nothing declares it."""
+    for stage in table.stages:
+        line = _line(stage.instructions, name)
+        if line:
+            return (
+                f"ARG {name} is declared on line {line}, inside a stage: FROM sees only what stands before "
+                "the first FROM"
+            )
+    return ""
+
+
+def description(name: str, comments: tuple[str, ...]) -> str:
+    """What the comments above a stage or an argument say about it: the line that begins with its name
+    (LEX-12).
+    """
+    for comment in comments:
+        word, _, rest = comment.partition(" ")
+        if name and word.lower() == name.lower():
+            return rest.strip()
+    return ""
+
+
+def _line(instructions: tuple[object, ...], name: str, after: int = 0) -> int:
+    for item in instructions:
+        if (
+            isinstance(item, Arg)
+            and item.at.span.start > after
+            and any(name == known for known, _ in item.items)
+        ):
+            return item.at.span.start
+    return 0
