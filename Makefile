@@ -1,7 +1,7 @@
 # make demo    build, run and ship a small web service with nothing but this checkout
 # make test    format, lint, types, import contracts, then every test
 # make bench   timings as ratios against the peers that are installed
-# make soak    the slow tests: kill -9 at random moments, many builds at once
+# make soak    the slow tests: kill -9 at random moments, many builds at once, fuzzing guided by coverage
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,7 +30,7 @@ format: setup
 
 test: setup lint
 	tests/setup.sh
-	$(PYTEST) -q tests/unit tests/contract tests/property
+	$(PYTEST) -q tests/unit tests/contract tests/property tests/fuzz
 	$(PYTEST) -q tests/integration tests/conformance
 
 bench: setup

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
+    from builder.build.local import LazyMachine
     from builder.build.machine import Machine
     from builder.cache.store import Store
     from builder.registry.hosts import RegistryConfig
-    from cli.machine import LazyMachine
     from cli.settings import Settings
 
 
@@ -48,9 +48,11 @@ class App:
     def machine(self) -> Machine:
         """What a build uses of this machine; made when a step needs it."""
         if self._machine is None:
-            from cli.machine import LazyMachine
+            from builder.build.local import LazyMachine
 
-            self._machine = LazyMachine()
+            self._machine = LazyMachine(
+                search_path=self.settings.env("PATH") or "", cdi_dirs=self.settings.cdi_dirs
+            )
         return self._machine.machine()
 
     def __enter__(self) -> App:

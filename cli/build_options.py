@@ -147,8 +147,10 @@ def extra_hosts(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         equals = "=" in item
         name, _, address = item.partition("=" if equals else ":")
         address = address.removeprefix("[").removesuffix("]")
-        if not name or not address or not (address == "host-gateway" or _is_address(address)):
-            raise UsageError(f"bad format for add-host: {item!r}", hint="want NAME:ADDRESS")
+        if not name or not address:
+            raise UsageError(f"invalid key-value pair {item}", hint="want --add-host NAME:ADDRESS")
+        if address != "host-gateway" and not _is_address(address):
+            raise UsageError(f"failed to parse IP {address}", hint="want --add-host NAME:ADDRESS")
         found.append((name, address))
     return tuple(found)
 

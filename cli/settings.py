@@ -6,6 +6,8 @@ The config file is ``$XDG_CONFIG_HOME/pybuild/config.toml`` (optional)::
     progress = "plain"          # default of build --progress
     max-parallelism = 4         # steps that run at the same time
     insecure-registries = ["registry.lan:5000"]
+    allow = ["network.host"]    # entitlements that every build has
+    cdi-spec-dirs = ["/etc/cdi"]  # where devices are described
 
 The command line wins over the environment, the environment over the file.
 """
@@ -154,6 +156,16 @@ class Settings:
         return (own / "containers/certs.d", _path("/etc/containers/certs.d"), _path("/etc/docker/certs.d"))
 
     @property
+    def allow(self) -> tuple[str, ...]:
+        """Entitlements that builds have without ``--allow``."""
+        return self._list("allow")
+
+    @property
+    def cdi_dirs(self) -> tuple[str, ...]:
+        """Where devices are described, if not where it is usual."""
+        return self._list("cdi-spec-dirs")
+
+    @property
     def traced(self) -> bool:
         """Whether tracebacks of unexpected errors are wanted without ``--debug``."""
         return bool(self._environ.get("PYBUILD_DEBUG"))
@@ -161,6 +173,12 @@ class Settings:
     def _whole(self, name: str, default: int) -> int:
         value = self._environ.get(name, "")
         return int(value) if value.isdigit() else default
+
+    def _list(self, key: str) -> tuple[str, ...]:
+        found = self._from_file().get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise UsageError(f"config file {self._file_path()}: {key} must be a list of texts")
+        return tuple(found)
 
     def _text(self, key: str) -> str:
         found = self._from_file().get(key)

@@ -8,7 +8,7 @@ or ``bench`` run only when asked for (``-m soak``).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ ON_DEMAND = ("soak", "bench")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fail-on-skip", action="store_true", help="a skipped test fails (default where CI is set)"
+    )
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the expected files of golden tests"
     )
 
 
@@ -80,6 +83,21 @@ def no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     leaks.remove_bridge(before)
     left = leaks.left(before, tmp_path_factory.getbasetemp(), everything="CI" in os.environ)
     assert not left, "left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """``golden(path, text)``: the file says ``text``; with ``--update-golden`` it is made to."""
+    update = request.config.getoption("--update-golden")
+
+    def check(path: Path, text: str) -> None:
+        if update:
+            path.write_text(text, encoding="utf-8", newline="")
+        assert path.exists(), f"{path} is missing: --update-golden writes it"
+        with path.open(encoding="utf-8", newline="") as file:
+            assert text == file.read()
+
+    return check
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ wanted=(
     busybox=busybox-static mmdebstrap=mmdebstrap skopeo=skopeo umoci=umoci podman=podman buildah=buildah
     runc=runc crun=crun docker-registry=docker-registry tmux=tmux newuidmap=uidmap slirp4netns=slirp4netns
     pasta=passt fuse-overlayfs=fuse-overlayfs ip=iproute2 iptables=iptables nft=nftables git=git xz=xz-utils
-    bzip2=bzip2 zstd=zstd gcc=gcc /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
+    bzip2=bzip2 zstd=zstd gcc=gcc qemu-aarch64-static=qemu-user-static
+    /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring
 )
 PATH=$PATH:/usr/sbin:/sbin
 missing=()

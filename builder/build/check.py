@@ -1,4 +1,4 @@
-"""Questions about a Dockerfile that need no build (section 21 of the rows): its warnings, its targets."""
+"""Questions about a Dockerfile that need no build (section 21 of the rows): warnings, targets, parameters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from builder.build.machine import Machine
 from builder.build.offline import OfflineResolver
 from builder.build.request import BuildRequest
 from builder.build.resolver import BuildResolver
-from builder.build.run import _convert, _Job, _prepare, load_dockerfile
+from builder.build.run import _convert, _Job, _options, _prepare, load_dockerfile
 from builder.cache.store import Store
-from builder.frontend.convert import Conversion
+from builder.frontend.convert import Conversion, Outline, outline
+from builder.frontend.declared import description
 from builder.frontend.errors import DockerfileError
 from builder.frontend.lint import LintWarning
 from builder.frontend.source import SourceFile
@@ -47,21 +48,29 @@ class Target:
     end: int
 
 
-def check(store: Store, request: BuildRequest, *, on_event: OnEvent, offline: bool = False) -> Checked:
+def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
     """Convert the Dockerfile without building it; every stage when no target is asked for.
 
-    ``offline`` contacts no registry: images that are not in the store count as unknown (FRM-06).
+    No registry is asked. An error of the file is part of the answer (SUB-07).
     """
+    error: DockerfileError | None = None
+    found: list[LintWarning] = []
     with _opened(store, request, on_event) as (job, prepared):
         source = SourceFile(prepared.dockerfile_name, prepared.dockerfile)
+        resolver = OfflineResolver(store, prepared)
         try:
-            found = _conversions(job, prepared, all_stages=request.target is None, offline=offline)
-        except DockerfileError as error:
-            error.source = error.source or source
-            return Checked(source=source, error=error)
-    warnings = dict.fromkeys(warning for conversion in found for warning in conversion.warnings)
-    ordered = sorted(warnings, key=lambda warning: (warning.span.filename, warning.span.start))
-    return Checked(source=source, warnings=tuple(ordered))
+            dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+            for platform in _platforms(request):
+                all_stages = request.target is None
+                found += _convert(
+                    job, prepared, dockerfile, resolver, platform, all_stages=all_stages
+                ).warnings
+        except DockerfileError as problem:
+            problem.source = problem.source or source
+            found += problem.warnings
+            error = problem
+    ordered = sorted(dict.fromkeys(found), key=lambda warning: (warning.span.filename, warning.span.start))
+    return Checked(source=source, warnings=tuple(ordered), error=error)
 
 
 def definitions(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[Definition, ...]:
@@ -70,16 +79,18 @@ def definitions(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tu
         return tuple(conversion.definition for conversion in _conversions(job, prepared))
 
 
-def targets(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[Target, ...]:
+def targets(
+    store: Store, request: BuildRequest, *, on_event: OnEvent
+) -> tuple[SourceFile, tuple[Target, ...]]:
     """The stages of the Dockerfile in order; the last one is what a build makes by default."""
     with _opened(store, request, on_event) as (_, prepared):
         dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
     table = StageTable.of(dockerfile)
-    return tuple(
+    return dockerfile.source, tuple(
         Target(
             name=stage.name,
             default=stage is table.stages[-1],
-            description=_description(stage.name, stage.base.at.comments),
+            description=description(stage.name, stage.base.at.comments),
             base=stage.base.image,
             platform=stage.base.platform or "",
             start=stage.base.at.span.start,
@@ -87,6 +98,14 @@ def targets(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[
         )
         for stage in table.stages
     )
+
+
+def parameters(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[SourceFile, Outline]:
+    """What the target takes: build arguments, secrets, ssh agents (SUB-04). No registry is asked."""
+    with _opened(store, request, on_event) as (job, prepared):
+        dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+        options = _options(job, prepared, _platforms(request)[0])
+        return dockerfile.source, outline(dockerfile, options, OfflineResolver(store, prepared))
 
 
 @contextmanager
@@ -105,26 +124,15 @@ def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[
             yield job, prepared
 
 
-def _conversions(
-    job: _Job, prepared: PreparedContext, *, all_stages: bool = False, offline: bool = False
-) -> tuple[Conversion, ...]:
+def _conversions(job: _Job, prepared: PreparedContext) -> tuple[Conversion, ...]:
     dockerfile = load_dockerfile(job.store, prepared.dockerfile, prepared.dockerfile_name)
-    make = OfflineResolver if offline else BuildResolver
-    resolver = make(job.store, job.hold, job.emit, prepared, job.request)
-    platforms = tuple(map(Platform.parse, job.request.platforms)) or (host_platform(),)
-    return tuple(
-        _convert(job, prepared, dockerfile, resolver, platform, all_stages=all_stages)
-        for platform in platforms
-    )
+    resolver = BuildResolver(job.store, job.hold, job.emit, prepared, job.request)
+    platforms = _platforms(job.request)
+    return tuple(_convert(job, prepared, dockerfile, resolver, platform) for platform in platforms)
 
 
-def _description(name: str, comments: tuple[str, ...]) -> str:
-    """What the comment above a stage says about it, if it begins with the stage's name."""
-    for comment in reversed(comments):
-        word, _, rest = comment.strip().partition(" ")
-        if name and word.lower() == name.lower():
-            return rest.strip()
-    return ""
+def _platforms(request: BuildRequest) -> tuple[Platform, ...]:
+    return tuple(map(Platform.parse, request.platforms)) or (host_platform(),)
 
 
 def _no_executor() -> Executor:

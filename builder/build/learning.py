@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.build import memo
-from builder.build.request import BuildRequest
+from builder.build.request import BuildRequest, BuildWarning
 from builder.cache.records import joined
 from builder.cache.store import Store
 from builder.exporter.types import ExportResult
@@ -32,6 +32,7 @@ def learn(
     selections: Sequence[Selection],
     result: ExportResult,
     metadata: dict[str, Any],
+    warnings: Sequence[BuildWarning],
 ) -> None:
     """Keep what a build depended on, if a later one can be answered from it."""
     root = result.root
@@ -40,8 +41,7 @@ def learn(
         or not solved.sure
         or root is None
         or not all(_is_known(step.source) for step in solved.steps)
-        or conversion.warnings
-        or conversion.unused_build_args
+        or conversion.remote_epoch
     ):
         return
     files = _files(request, prepared)
@@ -70,6 +70,9 @@ def learn(
             "image_id": str(result.images[0].config_digest),
             "metadata": metadata,
             "steps": solved.total_steps,
+            "warnings": warnings,
+            "unused": conversion.unused_build_args,
+            "unused_hints": conversion.unused_hints,
         },
     )
 

@@ -12,6 +12,8 @@ from builder.build.machine import Machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builder.solver.env import Executor
     from builder.solver.reporter import Reporter
     from runtime.launcher import Launcher
@@ -21,14 +23,19 @@ if TYPE_CHECKING:
 class LazyMachine:
     """Owns the launcher of one call; ``close`` ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, search_path: str = "", cdi_dirs: tuple[str, ...] = ()) -> None:
         self._lock = threading.Lock()
+        self._places: dict[str, Any] = {}
+        if search_path:
+            self._places["search_path"] = search_path
+        if cdi_dirs:
+            self._places["cdi_dirs"] = cdi_dirs
         self._launcher: Launcher | None = None
         self._networks: BridgeNetworks | None = None
 
     def machine(self) -> Machine:
         """The factories that a build asks."""
-        return Machine(executor=self.executor, networks=self.networks)
+        return Machine(executor=self.executor, networks=self.networks, **self._places)
 
     def executor(self) -> Executor:
         """The launcher, started by the first step that runs something."""

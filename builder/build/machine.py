@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Factories for what runs containers and what connects them."""
+    """Factories for what runs containers and what connects them, and where to look for what else steps use.
+
+    ``search_path`` is for emulators of other processors, ``cdi_dirs`` hold descriptions of devices.
+    """
 
     executor: Callable[[], Executor]
     networks: Callable[[], Networks]
+    search_path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    cdi_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")

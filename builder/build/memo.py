@@ -17,8 +17,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from builder.build.request import BuildRequest, BuildResult
-from builder.solver.progress import VertexEvent
+from builder.build.request import BuildRequest, BuildResult, BuildWarning, Lines
+from builder.solver.progress import VertexEvent, WarningEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.solver.progress import OnEvent
 
 KIND = "build-memo"
-VERSION = 2
+VERSION = 4
 _NO_PART = frozenset(
     {"context", "stdin", "stdout", "tags", "secrets", "ssh", "registry", "max_parallelism", "build_id"}
 )
@@ -72,6 +72,10 @@ def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | 
     ):
         return None
     names = full_names(request.tags)
+    warnings = tuple(
+        BuildWarning(rule, message, Lines(*span), *more) for rule, message, span, *more in known["warnings"]
+    )
+    warn(emit, warnings)
     _replay(known, emit)
     _name(store, names, known, emit)
     return BuildResult(
@@ -79,6 +83,10 @@ def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | 
         digest=known["manifest"]["digest"],
         names=names,
         metadata={**known["metadata"], **({"image.name": ",".join(names)} if names else {})},
+        warnings=warnings,
+        dockerfile=_read(known["files"][0][0]) if warnings else b"",
+        unused_build_args=tuple(known["unused"]),
+        unused_hints=tuple(known["unused_hints"]),
         cached_steps=known["steps"],
         total_steps=known["steps"],
     )
@@ -112,6 +120,30 @@ def full_names(tags: Sequence[str]) -> tuple[str, ...]:
             raise InvalidValue(f"invalid tag {tag!r}: a tag cannot have a digest")
         names.append(str(reference.with_default_tag()))
     return tuple(dict.fromkeys(names))
+
+
+def warn(emit: OnEvent, warnings: Sequence[BuildWarning]) -> None:
+    """Tell the watchers of a build what is wrong with its Dockerfile."""
+    for warning in warnings:
+        emit(
+            WarningEvent(
+                vertex="",
+                short=str(warning),
+                detail=tuple(filter(None, (warning.detail, warning.hint))),
+                url=warning.url,
+                filename=warning.span.filename,
+                start_line=warning.span.start,
+                end_line=warning.span.end,
+            )
+        )
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_FILE_LIMIT)
+    except OSError:
+        return b""
 
 
 def _files_hold(facts: Sequence[Sequence[str | None]]) -> bool:

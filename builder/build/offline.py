@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from builder.cache.store import Store
-from builder.errors import PybuildError
 from builder.frontend.convert import NamedContext, ResolvedImage
 from builder.images.resolve import stored_image
 from builder.llb.ops import SourceOp
@@ -17,7 +16,7 @@ from builder.sources.named import normal_name
 
 
 class OfflineResolver:
-    """The frontend's ``Resolver`` for questions: an image that is in the store is known, any other is made up.
+    """The frontend's ``Resolver`` for questions: an image in the store is known, any other is made up.
 
     What depends on a made-up image's config is not reported.
     """
@@ -31,10 +30,7 @@ class OfflineResolver:
         found = stored_image(self._store, ref, platform)
         if found is not None:
             return ResolvedImage(found.digest, found.config, found.platform, ref)
-        config = ImageConfig.scratch(platform)
-        return ResolvedImage(
-            Digest.of(ref.encode("utf-8", "surrogateescape")), config, platform, ref, known=False
-        )
+        return _made_up(ref, platform)
 
     def context(self, name: str, platform: Platform) -> NamedContext | None:
         """A named context, nothing of it read."""
@@ -48,6 +44,9 @@ class OfflineResolver:
             return NamedContext(source.name, "image", f"docker-image://{source.identifier}")
         if source.kind in ("git", "http"):
             return NamedContext(source.name, source.kind, source.identifier)
+        if source.kind == "oci":
+            image = _made_up(source.name, platform)
+            return NamedContext(source.name, "oci", f"oci-layout://{source.name}@{image.digest}", image=image)
         return NamedContext(source.name, "scratch")
 
     def prefetch(self, refs: Iterable[tuple[str, Platform]]) -> None:
@@ -58,4 +57,6 @@ class OfflineResolver:
         return None
 
 
-__all__ = ["OfflineResolver", "PybuildError"]
+def _made_up(ref: str, platform: Platform) -> ResolvedImage:
+    digest = Digest.of(ref.encode("utf-8", "surrogateescape"))
+    return ResolvedImage(digest, ImageConfig.scratch(platform), platform, ref, known=False)

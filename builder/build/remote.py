@@ -20,6 +20,7 @@ from builder.solver.reporter import Reporter
 from builder.sources.git import GitSource
 from builder.sources.giturl import GitRef
 from builder.sources.http import HttpAccess, HttpFile, HttpSource
+from builder.sources.steps import Step
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -40,19 +41,47 @@ def remote_source(store: Store, op: SourceOp, options: RemoteOptions) -> RemoteS
     return _Git(store, op, options)
 
 
+def made_s(store: Store, op: SourceOp, options: RemoteOptions, step: Step) -> int | None:
+    """When what ``op`` names was made, in Unix seconds (EPO-02).
+
+    A commit's date; what the server says of a file, or else the youngest member if it is an archive.
+    """
+    if op.identifier.startswith(("http://", "https://")):
+        from builder.sources.archive import newest_member_s
+
+        file = _http_source(store, op, options).fetch(step)
+        return file.mtime_s or newest_member_s(file.path)
+    source = _git_source(store, op, options)
+    return source.committed_s(source.resolve(step), step)
+
+
+def _http_source(store: Store, op: SourceOp, options: RemoteOptions) -> HttpSource:
+    return HttpSource(
+        store,
+        store.blobs,
+        op.identifier,
+        checksum=op.attr("http.checksum"),
+        filename=op.attr("http.filename"),
+        access=HttpAccess(secrets=options.secrets, proxy_env=options.proxy_env),
+    )
+
+
+def _git_source(store: Store, op: SourceOp, options: RemoteOptions) -> GitSource:
+    return GitSource(
+        store=store,
+        ref=_git_ref(op),
+        tokens=options.secrets,
+        proxy_env=options.proxy_env,
+        ssh_socket=options.ssh_socket,
+        keep_git_dir=op.attr("git.keepgitdir") == "true",
+    )
+
+
 class _Http:
     def __init__(self, store: Store, op: SourceOp, options: RemoteOptions) -> None:
         self._store = store
         self._op = op
-        access = HttpAccess(secrets=options.secrets, proxy_env=options.proxy_env)
-        self._source = HttpSource(
-            store,
-            store.blobs,
-            op.identifier,
-            checksum=op.attr("http.checksum"),
-            filename=op.attr("http.filename"),
-            access=access,
-        )
+        self._source = _http_source(store, op, options)
         self._file: HttpFile | None = None
 
     def identity(self, reporter: Reporter) -> str:
@@ -92,14 +121,7 @@ class _Git:
         self._store = store
         self._op = op
         self._keep = op.attr("git.keepgitdir") == "true"
-        self._source = GitSource(
-            store=store,
-            ref=_git_ref(op),
-            tokens=options.secrets,
-            proxy_env=options.proxy_env,
-            ssh_socket=options.ssh_socket,
-            keep_git_dir=self._keep,
-        )
+        self._source = _git_source(store, op, options)
         self._commit: str | None = None
 
     def identity(self, reporter: Reporter) -> str:

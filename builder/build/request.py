@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,16 +60,43 @@ class BuildRequest:
     """How the build is to be called in the history; empty = a new id."""
 
 
+class Lines(NamedTuple):
+    """A range of lines of a file, 1-based and inclusive."""
+
+    filename: str
+    start: int
+    end: int
+
+
+class BuildWarning(NamedTuple):
+    """Something about the Dockerfile that does not stop the build; texts, to be kept and shown again."""
+
+    rule: str
+    message: str
+    span: Lines
+    url: str = ""
+    detail: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.message} (line {self.span.start})"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build made. Digests are texts; ``metadata`` is the content of ``--metadata-file``."""
+    """What a build made. Digests are texts; ``metadata`` is the content of ``--metadata-file``.
+
+    ``dockerfile`` is the text that ``warnings`` point into, empty without any.
+    """
 
     image_id: str | None = None
     digest: str | None = None
     names: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[Any, ...] = ()
+    warnings: tuple[BuildWarning, ...] = ()
+    dockerfile: bytes = b""
     unused_build_args: tuple[str, ...] = ()
+    unused_hints: tuple[str, ...] = ()
     cached_steps: int = 0
     total_steps: int = 0
     build_id: str | None = None

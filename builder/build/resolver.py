@@ -9,13 +9,15 @@ from typing import Any, cast
 
 from builder import images as image_cases
 from builder.build.phases import Phase, phase
-from builder.build.remote import RemoteOptions, remote_source
+from builder.build.remote import RemoteOptions, made_s, remote_source
 from builder.build.request import BuildRequest
 from builder.build.sources import BaseImage, RemoteSource, chain_id_of, image_key
 from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.errors import PybuildError, SourceUnavailable
 from builder.frontend.convert import NamedContext, ResolvedImage
+from builder.frontend.convert.epoch import MAIN_CONTEXT
+from builder.frontend.redact import redact
 from builder.images.resolve import ResolvedBase
 from builder.llb.ops import SourceOp
 from builder.oci.digest import ChainId
@@ -37,10 +39,12 @@ class BuildResolver:
         self._store = store
         self._hold = hold
         self._emit = emit
+        self._prepared = prepared
         self._named = prepared.named
         self._request = request
         self._lock = threading.Lock()
         self._bases: dict[tuple[str, Platform, str], ResolvedBase] = {}
+        self._replacing: dict[str, str] = {}
         self.images: dict[str, BaseImage] = {}
         self.registry: RegistryConfig = request.registry() if request.registry else RegistryConfig()
         self._remote_options = RemoteOptions(
@@ -55,7 +59,8 @@ class BuildResolver:
         with self._lock:
             base = self._bases.get(key)
         if base is None:
-            with phase(f"[internal] load metadata for {ref}", self._emit) as step:
+            place = f"context {self._replacing[ref]}" if ref in self._replacing else "internal"
+            with phase(f"[{place}] load metadata for {ref}", self._emit) as step:
                 base = self._resolve(ref, platform, mode, step)
             with self._lock:
                 self._bases[key] = base
@@ -77,6 +82,7 @@ class BuildResolver:
             case "image":
                 if source.identifier == "scratch":
                     return NamedContext(source.name, "scratch")
+                self._replacing[source.identifier] = source.name
                 return NamedContext(source.name, "image", f"docker-image://{source.identifier}")
             case "oci":
                 return self._layout(source, platform)
@@ -103,9 +109,11 @@ class BuildResolver:
             thread.join()
 
     def source_epoch(self, source: SourceOp) -> int | None:
-        """When a remote source was made; None when that is not known."""
-        del source
-        return None
+        """When a remote source was made; None when that is not known (EPO-02)."""
+        if source.identifier == MAIN_CONTEXT:
+            return self._prepared.made_s()
+        with phase(f"[internal] load time of {redact(source.identifier)}", self._emit) as step:
+            return made_s(self._store, source, self._remote_options, step)
 
     def remote(self, op: SourceOp) -> RemoteSource:
         """The git or http source of ``op``."""

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from builder.build import entitlements
 from builder.build.export import TREE_OUTPUTS, export_all
 from builder.build.layers import LayerMaker, LayerOptions
 from builder.build.learning import learn
 from builder.build.machine import Machine
-from builder.build.memo import full_names
+from builder.build.memo import full_names, warn
 from builder.build.phases import phase
 from builder.build.recording import Recorder
-from builder.build.request import BuildRequest, BuildResult
+from builder.build.request import BuildRequest, BuildResult, BuildWarning, Lines
 from builder.build.resolver import BuildResolver
 from builder.build.sources import BuildSources
 from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.errors import SolveError, UsageError
 from builder.exporter.types import BuiltImage, ExportResult, OutputSpec
-from builder.frontend.convert import Conversion, ConvertOptions, convert
+from builder.frontend.convert import Conversion, ConvertOptions, Resolver, convert
 from builder.frontend.nodes import FORMAT, Nodes
 from builder.frontend.parser import Dockerfile, parse_nodes
 from builder.llb.definition import LinuxResources, Vertex
@@ -30,7 +31,8 @@ from builder.oci.digest import Digest
 from builder.oci.platform import Platform, host_platform
 from builder.solver.cancel import Cancel
 from builder.solver.env import SolveEnv
-from builder.solver.progress import OnEvent, WarningEvent
+from builder.solver.ops.machine import supported_platforms
+from builder.solver.progress import OnEvent
 from builder.solver.solver import Solved, solve
 from builder.sources.contexts import PreparedContext, RemoteAccess, prepare_context
 from builder.sources.contexttree import Ignore
@@ -54,6 +56,7 @@ class _Job:
     machine: Machine
     hold: Hold
     outputs: tuple[OutputSpec, ...]
+    granted: entitlements.Granted = field(default_factory=entitlements.Granted)
     on_planned: Callable[[planning.Nodes], None] | None = None
 
 
@@ -67,6 +70,7 @@ def run_build(
 ) -> BuildResult:
     """Build what ``request`` asks for. Raises PybuildError; Cancelled when ``cancel`` was set meanwhile."""
     outputs = _outputs(request)
+    granted = entitlements.granted(request.allow, network=request.network)
     recorder = Recorder(store, request, on_event)
     with recorder.recording(), store.hold() as hold, ExitStack() as stack:
         job = _Job(
@@ -74,6 +78,7 @@ def run_build(
             request=request,
             emit=recorder,
             on_planned=recorder.planned,
+            granted=granted,
             cancel=cancel or Cancel(),
             machine=machine,
             hold=hold,
@@ -130,8 +135,11 @@ def _remote_access(request: BuildRequest) -> RemoteAccess:
     socket = next((agent.socket for agent in request.ssh if agent.id == "default"), "")
     args = dict(request.build_args)
     proxies = tuple((k, v) for k, v in args.items() if k.lower().endswith("_proxy"))
+    times = bool(args.get("SOURCE_DATE_EPOCH"))
     keep = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
-    return RemoteAccess(git_tokens=tokens, ssh_socket=socket, proxy_env=proxies, keep_git_dir=keep)
+    return RemoteAccess(
+        git_tokens=tokens, ssh_socket=socket, proxy_env=proxies, keep_git_dir=keep, commit_times=times
+    )
 
 
 def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> BuildResult:
@@ -139,7 +147,11 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
     platforms = _platforms(request) or (host_platform(),)
     resolver = BuildResolver(job.store, job.hold, job.emit, prepared, request)
     conversions = [_convert(job, prepared, dockerfile, resolver, platform) for platform in platforms]
-    _warn(job.emit, conversions)
+    entitlements.check(
+        (conversion.definition for conversion in conversions), job.granted, job.machine.cdi_dirs
+    )
+    warnings = _warnings(conversions)
+    warn(job.emit, warnings)
     epoch = conversions[0].epoch
     outputs = tuple(spec if spec.epoch is not None else replace(spec, epoch=epoch) for spec in job.outputs)
     with ExitStack() as stack:
@@ -175,6 +187,7 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
             selections=sources[0].selections,
             result=results[0],
             metadata=metadata,
+            warnings=warnings,
         )
     main = next((result for result in results if result.images), None)
     image = main.images[0] if main is not None else None
@@ -183,8 +196,10 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
         digest=str(main.root.digest) if main is not None and main.root is not None else None,
         names=tuple(name for result in results for name in result.names),
         metadata=metadata,
-        warnings=tuple(warning for conversion in conversions for warning in conversion.warnings),
+        warnings=warnings,
+        dockerfile=prepared.dockerfile if warnings else b"",
         unused_build_args=conversions[0].unused_build_args,
+        unused_hints=conversions[0].unused_hints,
         cached_steps=sum(result.cached_steps for result in solved),
         total_steps=sum(result.total_steps for result in solved),
     )
@@ -194,17 +209,21 @@ def _convert(
     job: _Job,
     prepared: PreparedContext,
     dockerfile: Dockerfile,
-    resolver: BuildResolver,
+    resolver: Resolver,
     platform: Platform,
     *,
     all_stages: bool = False,
 ) -> Conversion:
+    return convert(dockerfile, _options(job, prepared, platform), resolver, all_stages=all_stages)
+
+
+def _options(job: _Job, prepared: PreparedContext, platform: Platform) -> ConvertOptions:
     request = job.request
-    options = ConvertOptions(
+    return ConvertOptions(
         platform=platform,
         build_platform=host_platform(),
         platform_explicit=bool(request.platforms),
-        supported_platforms=(host_platform(),),
+        supported_platforms=supported_platforms(job.machine.search_path),
         target=request.target,
         build_args=request.build_args,
         labels=request.labels,
@@ -220,7 +239,6 @@ def _convert(
         cgroup_parent=request.cgroup_parent,
         resources=_resources(request.limits) if request.limits is not None else None,
     )
-    return convert(dockerfile, options, resolver, all_stages=all_stages)
 
 
 def _platforms(request: BuildRequest) -> tuple[Platform, ...]:
@@ -244,7 +262,7 @@ def _multi_platform(request: BuildRequest) -> bool:
 def _network_mode(text: str) -> Any:
     known = {"": "", "default": "", "bridge": "", "sandbox": "sandbox", "host": "host", "none": "none"}
     if text not in known:
-        raise UsageError(f"network mode {text!r} is not supported by build", hint="use default, none or host")
+        raise UsageError(f"invalid netmode {text}", hint="use default, none or host")
     return known[text]
 
 
@@ -289,8 +307,10 @@ def _env(
         ssh=job.request.ssh,
         limits=job.request.limits or Limits(),
         shm_size_bytes=job.request.shm_size_bytes,
-        allow=frozenset(item.partition("=")[0] for item in job.request.allow)
-        | ({"network.host"} if job.request.network == "host" else set()),
+        allow=job.granted.names,
+        device_aliases=job.granted.devices,
+        cdi_dirs=job.machine.cdi_dirs,
+        search_path=job.machine.search_path,
         max_parallelism=job.request.max_parallelism,
         on_planned=job.on_planned,
         on_snapshot=on_snapshot if makers else None,
@@ -340,20 +360,20 @@ def _metadata(results: list[ExportResult]) -> dict[str, Any]:
     return out
 
 
-def _warn(emit: OnEvent, conversions: list[Conversion]) -> None:
-    seen: set[Any] = set()
-    for conversion in conversions:
-        for warning in conversion.warnings:
-            if warning in seen:
-                continue
-            seen.add(warning)
-            emit(
-                WarningEvent(
-                    vertex="",
-                    short=str(warning),
-                    detail=(),
-                )
-            )
+def _warnings(conversions: list[Conversion]) -> tuple[BuildWarning, ...]:
+    """What was found wrong with the file, each thing once for all platforms (LNT-02)."""
+    found = dict.fromkeys(warning for conversion in conversions for warning in conversion.warnings)
+    return tuple(
+        BuildWarning(
+            rule=warning.rule,
+            message=warning.message,
+            span=Lines(warning.span.filename, warning.span.start, warning.span.end),
+            url=warning.url,
+            detail=warning.detail,
+            hint=warning.hint,
+        )
+        for warning in found
+    )
 
 
 @contextmanager

@@ -156,12 +156,13 @@ def selected_files(store: Store, digest: str) -> dict[str, tuple[str, int, int]]
     if data is None:
         return None
     found: dict[str, tuple[str, int, int]] = {}
-    for line in zlib.decompress(data).decode("utf-8", "surrogateescape").split("\0"):
-        value, _, rest = line.partition(" ")
-        mode, _, rest = rest.partition(" ")
-        size, _, path = rest.partition(" ")
-        if size:
-            found[path] = (value, int(mode, 8), int(size))
+    try:
+        for line in zlib.decompress(data).decode("utf-8", "surrogateescape").split("\0"):
+            if line:
+                value, mode, size, path = line.split(" ", 3)
+                found[path] = (value, int(mode, 8), int(size))
+    except (zlib.error, ValueError):
+        return None
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builder.frontend.errors import suggestion
 from builder.frontend.instructions import Arg
 from builder.frontend.platformargs import PLATFORM_ARGS
 from builder.frontend.source import Span
@@ -31,6 +32,17 @@ def undeclared_in_from_hint(table: StageTable, name: str) -> str:
                 "the first FROM"
             )
     return ""
+
+
+def unused_hint(table: StageTable, name: str) -> str:
+    """What a build argument that had no use may have meant."""
+    declared = list(table.global_args)
+    declared += [item for stage in table.stages for item in stage.instructions if isinstance(item, Arg)]
+    names = {known for item in declared for known, _ in item.items}
+    if name in names:
+        return f"ARG {name} is declared, but the target does not use it"
+    similar = suggestion(name, sorted(names)).strip(" ()")
+    return f"{name}: {similar}" if similar else ""
 
 
 def description(name: str, comments: tuple[str, ...]) -> str:

@@ -109,16 +109,18 @@ class LintViolation(DockerfileError):
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
     """`` (did you mean X?)`` when a candidate is within two edits and none equal, else nothing (DIA-03)."""
-    best, found = 3, ""
+    best, found = (3, False), ""
     lowered = word.lower()
+    letters = sorted(lowered)
     for candidate in candidates:
         other = candidate.lower()
         if other == lowered:
             return ""
-        if abs(len(other) - len(lowered)) < best:
-            distance = edit_distance(lowered, other)
-            if distance < best:
-                best, found = distance, candidate
+        if abs(len(other) - len(lowered)) < 3:
+            # Of two that are equally near, the one with the same letters is what was meant.
+            rank = edit_distance(lowered, other), sorted(other) != letters
+            if rank < best:
+                best, found = rank, candidate
     return f" (did you mean {found}?)" if found else ""
 
 

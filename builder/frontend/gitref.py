@@ -135,6 +135,9 @@ def _query(found: GitRef, query: str) -> GitRef:
         if key in values:
             raise BadOption(f'query "{key}" has multiple values')
         values[key] = value
+    for key in ("ref", "tag", "branch"):
+        if values.get(key) == "":
+            raise BadOption(f'query "{key}" has no value')
     tag, branch = values.pop("tag", ""), values.pop("branch", "")
     if tag and branch:
         raise BadOption("branch conflicts with tag")

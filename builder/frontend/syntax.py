@@ -8,6 +8,11 @@ from builder.frontend.errors import BadOption
 from builder.frontend.lines import DIRECTIVES
 from builder.frontend.source import SourceFile
 
+CAPABILITIES = tuple(
+    f"moby.buildkit.frontend.{name}" for name in ("inputs", "subrequests", "contexts", "gitquerystring")
+)
+"""What the frontend that is built in can do, by the names that others know (FWD-03)."""
+
 
 def detect_syntax(data: bytes) -> str | None:
     """The frontend that a Dockerfile asks for by ``# syntax=`` (DIR-05), without parsing the rest."""

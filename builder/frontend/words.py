@@ -44,6 +44,7 @@ def expand(
     if is_plain(text, escape):
         return Expanded(text)
     machine = _Expander(text, env, escape, raw_quotes, raw_escapes, skip_unset, no_quotes)
+    machine.words = _NO_WORDS
     return Expanded(machine.run(), frozenset(machine.matched), frozenset(machine.unmatched))
 
 
@@ -92,8 +93,21 @@ class _Words:
         return self._done
 
 
+class _NoWords(_Words):
+    """For text that is one word whatever it holds."""
+
+    def add(self, text: str) -> None:
+        pass
+
+    def keep(self, text: str) -> None:
+        pass
+
+
 def _split(text: str) -> list[str]:
     return "".join(" " if c.isspace() else c for c in text).split(" ")
+
+
+_NO_WORDS = _NoWords()
 
 
 class _Expander:
@@ -121,7 +135,7 @@ class _Expander:
         self.size = 0
         self.matched: set[str] = set()
         self.unmatched: set[str] = set()
-        self.words = _Words()
+        self.words: _Words = _Words()
 
     def run(self) -> str:
         try:
@@ -281,7 +295,7 @@ class _Expander:
         raise ExpansionProblem(f"unsupported modifier ({operator}) in substitution")
 
     def _word(self, stop: str, *, raw_escapes: bool) -> str:
-        return self._until(stop, raw_escapes, _Words())
+        return self._until(stop, raw_escapes, _NO_WORDS)
 
     def _default(self, name: str, value: str | None, operator: str, start: int) -> str:
         """``-``, ``+`` and ``?``, which say themselves what an unset variable means (EXP-02)."""

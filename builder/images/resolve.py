@@ -36,7 +36,7 @@ from builder.registry.hosts import RegistryConfig
 from builder.registry.pull import fetch_blobs
 from builder.solver.progress import OnEvent
 
-Mode = Literal["default", "pull", "local", "stored"]
+Mode = Literal["default", "pull", "local"]
 _NO_REGISTRIES = RegistryConfig()
 _MIN_ID_DIGITS = 12
 
@@ -78,17 +78,15 @@ def resolve_image(
     """What ``ref_text`` is for ``platform`` (default: this machine's).
 
     ``default`` and ``local`` take the store's image when it has the name (and the platform), else ask the
-    registry; ``pull`` always asks, ``stored`` never. A reference with a digest that is in the store never asks.
-    Raises NoSuchImage, RegistryError, InvalidValue, DigestMismatch.
+    registry; ``pull`` always asks. A reference with a digest that is in the store never asks. Raises
+    NoSuchImage, RegistryError, InvalidValue, DigestMismatch.
     """
     wanted = platform or host_platform()
     steps = Steps(on_event, vertex)
     if mode != "pull":
-        found = _in_store(store, ref_text, wanted, registry_config)
+        found = stored_image(store, ref_text, wanted, registry_config)
         if found is not None:
             return found
-    if mode == "stored":
-        raise NoSuchImage(f"{ref_text}: not in the store")
     ref = Reference.parse(ref_text).with_default_tag()
     client = client_for(registry_config)
     with steps.step(f"resolve {ref}"):
@@ -188,7 +186,9 @@ def _fetch_config(store: Store, client: RegistryClient, ref: Reference, config: 
         record_source(store, config.digest, ref)
 
 
-def _in_store(store: Store, text: str, platform: Platform, registry: RegistryConfig) -> ResolvedBase | None:
+def stored_image(
+    store: Store, text: str, platform: Platform, registry: RegistryConfig = _NO_REGISTRIES
+) -> ResolvedBase | None:
     """The store's image of that name or id, if it has this platform; never a short id prefix."""
     image = store.images.resolve(text)
     if image is None:

@@ -10,6 +10,7 @@ from typing import Any
 from builder.errors import GraphError
 from builder.llb import ops
 from builder.llb.definition import Definition, Edge, Vertex, VertexMeta, encode_op
+from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 
@@ -49,6 +50,33 @@ def dump_json(definition: Definition) -> Iterator[str]:
         )
     if definition.head is not None:
         yield json.dumps({"Head": {"digest": str(definition.head.digest), "index": definition.head.index}})
+
+
+def graph_json(definition: Definition) -> dict[str, Any]:
+    """A whole definition as one value: operations, what is said of them, where they come from (SUB-06)."""
+    operations: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    places: dict[str, Any] = {}
+    files: list[str] = []
+    for vertex, line in zip(definition.vertices, dump_json(definition), strict=False):
+        item = json.loads(line)
+        digest = str(vertex.digest)
+        operations[digest] = item["Op"]
+        metadata[digest] = item["OpMetadata"]
+        span = vertex.meta.source
+        if span is not None:
+            if span.filename not in files:
+                files.append(span.filename)
+            place = {
+                "ranges": [{"start": {"line": span.start}, "end": {"line": span.end}}],
+                "sourceIndex": files.index(span.filename),
+            }
+            places[digest] = {"locations": [place]}
+    if definition.head is not None:
+        head = {"inputs": [{"digest": str(definition.head.digest), "index": definition.head.index}]}
+        operations[str(Digest.of(canonical_json(head)))] = head  # CMP-08
+    infos = [{"filename": name, "language": "Dockerfile"} for name in files]
+    return {"def": operations, "metadata": metadata, "source": {"locations": places, "infos": infos}}
 
 
 def load_json(lines: Iterator[str]) -> Definition:

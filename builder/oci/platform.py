@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from dataclasses import dataclass
 
 from builder.errors import InvalidValue
@@ -74,31 +75,39 @@ class Platform:
         Raises InvalidValue.
         """
         parts = text.strip().lower().split("/")
-        if not text.strip() or len(parts) > 3 or not all(_plain(part) for part in parts):
+        if len(parts) > 3 or not _os_pattern().fullmatch(parts[0]) or not all(map(_plain, parts[1:])):
             raise InvalidValue(
                 f"invalid platform {text!r}", hint="want os/arch or os/arch/variant, like linux/arm64"
             )
         os_name, version = parts[0], ""
+        features: tuple[str, ...] = ()
         if "(" in os_name:
             os_name, _, rest = os_name.partition("(")
-            version = rest.rstrip(")").split("+")[0]
+            version, *found = rest.rstrip(")").split("+")
+            features = tuple(sorted(feature for feature in found if feature))
         os_name = {"macos": "darwin"}.get(os_name, os_name)
         host = host_platform()
         if len(parts) == 1:
             if os_name in _KNOWN_OS:
-                return normalize(cls(os_name, host.architecture, host.variant, version))
+                return normalize(cls(os_name, host.architecture, host.variant, version, features))
             arch = _ARCH.get(os_name, os_name)
             if arch not in _KNOWN_ARCH:
                 raise InvalidValue(f"{text!r}: unknown operating system or architecture")
             return normalize(cls(host.os, os_name))
-        return normalize(cls(os_name, parts[1], parts[2] if len(parts) == 3 else "", version))
+        variant = parts[2] if len(parts) == 3 else ""
+        return normalize(cls(os_name, parts[1], variant, version, features))
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
+@functools.cache
+def _os_pattern() -> re.Pattern[str]:
+    return re.compile(r"[a-z0-9_.-]+(?:\([a-z0-9_.-]*(?:\+[a-z0-9_.-]+)*\))?")
+
+
 def _plain(part: str) -> bool:
-    return bool(part) and all(c.isalnum() or c in "_-.()+" for c in part)
+    return part.isascii() and part != "" and all(c.isalnum() or c in "_-." for c in part)
 
 
 def normalize(platform: Platform) -> Platform:
@@ -129,16 +138,35 @@ def candidates(platform: Platform) -> tuple[Platform, ...]:
     """Platforms that can serve ``platform``, best first (PLT-02)."""
     name, arch, variant = platform.os, platform.architecture, platform.variant
     if arch == "amd64":
-        level = int(variant[1:]) if variant[1:].isdigit() else 1
+        level = _level(variant, 1)
         own = [Platform(name, arch, f"v{n}" if n > 1 else "") for n in range(level, 0, -1)]
         return (*own, Platform(name, "386"))
     if arch == "arm":
-        level = int(variant[1:]) if variant[1:].isdigit() else 7
-        return tuple(Platform(name, arch, f"v{n}") for n in range(level, 4, -1))
+        level = _level(variant, 7)
+        return tuple(Platform(name, arch, f"v{n}") for n in range(level, 4, -1)) or (platform,)
     if arch == "arm64":
-        own = [platform] if variant else []
-        return (*own, Platform(name, arch), *(Platform(name, "arm", f"v{n}") for n in range(8, 4, -1)))
+        own = [Platform(name, arch, text) for text in _arm64_variants(variant)]
+        return (*own, *(Platform(name, "arm", f"v{n}") for n in range(8, 4, -1)))
     return (platform,)
+
+
+def _level(variant: str, default: int) -> int:
+    """The number in ``v3``; one that no processor has counts as not said."""
+    digits = variant[1:]
+    return int(digits) if len(digits) == 1 and digits in "123456789" else default
+
+
+def _arm64_variants(variant: str) -> list[str]:
+    """``variant`` and what it can run, best first: v9.x includes v8.(x+5), v8.0 is written as no variant."""
+    major, _, minor_text = variant.removeprefix("v").partition(".")
+    minor = int(minor_text) if len(minor_text) == 1 and minor_text in "0123456789" else 0
+    found: list[str] = []
+    if major == "9":
+        found = [f"v9.{n}" if n else "v9" for n in range(minor, -1, -1)]
+        minor += 5
+    elif major not in ("", "8"):
+        return [variant, ""]
+    return [*found, *(f"v8.{n}" if n else "" for n in range(minor, -1, -1))]
 
 
 def best_match(wanted: Platform, offered: tuple[Platform, ...]) -> int | None:

@@ -23,8 +23,8 @@ from builder.solver.planning import Node, copies_of, selected_paths
 def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) -> CacheRecord | None:
     """The newest stored record of ``node``'s operation whose inputs had the content that they have now."""
     for record in store.records.near(node.op, node.vertex.name):
-        if record.parts.get("op") != node.parts.get("op"):
-            continue
+        if record.op != node.op:
+            continue  # only called the same, or for another platform
         stored = record.parts.get("inputs") or []
         if len(stored) == len(node.inputs) and all(
             _same_input(node, position, stored[position], snapshots.get(position), store)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from builder.cache.holds import Hold
@@ -95,6 +95,10 @@ class SolveEnv:
     limits: Limits = Limits()
     shm_size_bytes: int = 0
     allow: frozenset[str] = frozenset()
+    device_aliases: Mapping[str, str] = field(default_factory=dict)
+    cdi_dirs: tuple[str, ...] = ()
+    search_path: str = ""
+    """Where emulators for other processors are looked for."""
     max_parallelism: int = 0
     keep_going: bool = False
     on_planned: Callable[[Nodes], None] | None = None

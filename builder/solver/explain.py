@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from builder.frontend.redact import redact
 from builder.solver.causes import Cause
 
 Parts = Mapping[str, Any]
@@ -101,8 +102,8 @@ def _operation(before: Parts, after: Parts) -> list[Cause]:
     if old == new:
         return []
     found: list[Cause] = []
-    old_text, new_text = str(before.get("command", "")), str(after.get("command", ""))
-    changed = old_text != new_text
+    old_text, new_text = redact(str(before.get("command", ""))), redact(str(after.get("command", "")))
+    changed = before.get("command", "") != after.get("command", "")
     if changed:
         found.append(Cause("command", "", old_text, new_text))
     if set(old) != set(new):
@@ -169,8 +170,6 @@ def _pairs(env: Sequence[str]) -> dict[str, str]:
 
 def _value(values: Mapping[str, str], name: str) -> str:
     """Redacted; a value that is set but empty is told from none."""
-    from builder.frontend.redact import redact
-
     if name not in values:
         return ""
     return redact(values[name]) or '""'

@@ -88,3 +88,25 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
     finally:
         writer.close()
     step.status("transferring context:", stream.total, stream.total, done=True)
+
+
+def newest_member_s(path: Path) -> int | None:
+    """When the youngest regular file of an archive was changed, in Unix seconds.
+
+    None when the file is no archive, cannot be read as one, or holds no regular file (EPO-02).
+    """
+    from builder.cache.compression import Decompressor
+    from builder.cache.tarread import TarReader
+
+    newest: int | None = None
+    try:
+        with path.open("rb") as file:
+            if not is_archive(file.read(_BLOCK)):
+                return None
+            file.seek(0)
+            for entry in TarReader(Decompressor(file)):
+                if entry.kind == "file":
+                    newest = max(newest or 0, entry.mtime_ns // 1_000_000_000)
+    except (OSError, PybuildError):
+        return None
+    return newest

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -46,6 +46,12 @@ class RemoteAccess:
     proxy_env: tuple[tuple[str, str], ...] = ()
     ssh_socket: str = ""
     keep_git_dir: bool = False
+    commit_times: bool = False
+    """The files of a git context are as old as its commit (EPO-04)."""
+
+
+def _never() -> int | None:
+    return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +59,8 @@ class PreparedContext:
     """The inputs of a build. A context manager; ``cleanup`` releases what was staged.
 
     ``main`` is None when there is a Dockerfile but no context (BLD-13). ``locals`` are the trees of named
-    local contexts by name. ``dockerfile_path`` is where the file is on this machine, if it is.
+    local contexts by identifier. ``dockerfile_path`` is where the file is on this machine, if it is.
+    ``made_s`` says when a remote context was made, in Unix seconds; None = not known (EPO-02).
     """
 
     main: LocalContext | None
@@ -66,6 +73,7 @@ class PreparedContext:
     locals: Mapping[str, LocalContext] = field(default_factory=dict)
     source: str = ""
     revision: str = ""
+    made_s: Callable[[], int | None] = _never
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def cleanup(self) -> None:
@@ -128,7 +136,9 @@ def prepare_context(
         prepared = _main(task, spec)
         prepared.named = named
         prepared.locals = {
-            source.name: _open_named(task, source) for source in named.values() if source.kind == "local"
+            source.identifier: _open_named(task, source)
+            for source in named.values()
+            if source.kind == "local"
         }
         if not prepared.dockerfile.strip(b"\xef\xbb\xbf"):
             raise InvalidValue(
@@ -197,7 +207,9 @@ def _dockerfile_for(task: _Task, tree: LocalContext) -> tuple[FoundDockerfile, P
         shown = name if name and name != "-" else files.DEFAULT_NAME
         return FoundDockerfile(data=data, name=shown, ignore_text=text, ignore_name=ignore_name), None
     inside = None if name is None else _inside(tree.root, name)
-    with task.steps(f"[internal] load build definition from {name or files.DEFAULT_NAME}") as step:
+    with task.steps(
+        f"[internal] load build definition from {os.path.basename(name) if name else files.DEFAULT_NAME}"
+    ) as step:
         if name is not None and inside is None:
             found, path = files.find_outside(Path(name), tree), Path(name)
         else:
@@ -224,10 +236,12 @@ def _inside(root: Path, name: str) -> str | None:
     return relative
 
 
-def _rules(task: _Task, text: bytes | None, name: str) -> tuple[bytes | None, Ignore | None]:
+def _rules(
+    task: _Task, text: bytes | None, name: str, place: str = "internal"
+) -> tuple[bytes | None, Ignore | None]:
     if text is None or not text.strip():
         return text, None
-    with task.steps("[internal] load .dockerignore") as step:
+    with task.steps(f"[{place}] load .dockerignore") as step:
         step.status("transferring context:", len(text), len(text), done=True)
         try:
             return text, task.compile_ignore(text)
@@ -294,6 +308,7 @@ def _staged(task: _Task, root: Path, **more: str) -> PreparedContext:
 
 def _from_url(task: _Task, url: str) -> PreparedContext:
     from builder.sources import http
+    from builder.sources.archive import newest_member_s
 
     staging = task.stack.enter_context(task.store.staging("download"))
     with task.steps(f"[internal] load remote build context {redacted(url)}") as step:
@@ -306,6 +321,7 @@ def _from_url(task: _Task, url: str) -> PreparedContext:
         prepared.main = LocalContext(root)
         task.stack.callback(prepared.main.close)
     prepared.source = redacted(url)
+    prepared.made_s = lambda: file.mtime_s or newest_member_s(file.path)
     return prepared
 
 
@@ -313,6 +329,8 @@ def _from_git(task: _Task, ref: GitRef) -> PreparedContext:
     from builder.sources.git import GitSource
 
     root = task.stack.enter_context(task.store.staging("git"))
+    if task.remote.commit_times:
+        ref = replace(ref, mtime="commit")
     with task.steps(f"[internal] load git source {ref.display}") as step:
         source = GitSource(
             store=task.store,
@@ -324,7 +342,9 @@ def _from_git(task: _Task, ref: GitRef) -> PreparedContext:
         )
         commit = source.resolve(step)
         tree = source.checkout(commit, root / "tree", step)
-    return _staged(task, tree, source=ref.display, revision=commit)
+    prepared = _staged(task, tree, source=ref.display, revision=commit)
+    prepared.made_s = lambda: source.committed_s(commit, step)
+    return prepared
 
 
 # --- named contexts ---------------------------------------------------------------------------------------
@@ -346,7 +366,7 @@ def _open_named(task: _Task, source: NamedSource) -> LocalContext:
         text, name = files.ignore_of(bare, None)
     finally:
         bare.close()
-    text, ignore = _rules(task, text, name)
+    text, ignore = _rules(task, text, name, f"context {source.name}")
     tree = LocalContext(
         source.path,
         name=source.name,

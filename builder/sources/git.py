@@ -66,6 +66,15 @@ class GitSource:
             self._set_times(remote, git, commit, dest)
         return subdirectory(dest, self.ref.subdir, self.ref.display)
 
+    def committed_s(self, commit: str, step: Step) -> int:
+        """When ``commit`` was committed, in Unix seconds; fetches it if need be."""
+        remote, git = self._remote(self.ref.remote)
+        name = self._resolved[1] if self._resolved and self._resolved[0] == commit else ""
+        mirror = self._mirror(remote)
+        with self.store.lock(f"git-{mirror.name}"):
+            self._have(remote, git, commit, name, mirror, step)
+            return _committed_s(git, mirror, commit)
+
     # --- resolving --------------------------------------------------------------------------------------
 
     def _resolve(self, step: Step) -> tuple[str, str]:
@@ -234,8 +243,7 @@ class GitSource:
 
     def _set_times(self, remote: str, git: Git, commit: str, dest: Path) -> None:
         mirror = self._mirror(remote)
-        out = git.run(["show", "-s", "--format=%ct", commit], cwd=mirror, git_dir=mirror)
-        when = int(out.split()[-1])
+        when = _committed_s(git, mirror, commit)
         for base, dirs, names in os.walk(dest):
             for one in (*dirs, *names):
                 os.utime(os.path.join(base, one), (when, when), follow_symlinks=False)
@@ -260,6 +268,11 @@ def subdirectory(root: Path, subdir: str, shown: str) -> Path:
             code="git-no-such-subdir",
         )
     return root / inside if inside else root
+
+
+def _committed_s(git: Git, mirror: Path, commit: str) -> int:
+    out = git.run(["show", "-s", "--format=%ct", commit], cwd=mirror, git_dir=mirror)
+    return int(out.split()[-1])
 
 
 def _has(git: Git, mirror: Path, commit: str) -> bool:

@@ -11,7 +11,7 @@ from builder.errors import InvalidValue, SourceUnavailable, UsageError
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
-from builder.sources.giturl import parse_git_ref
+from builder.sources.giturl import parse_git_ref, redacted
 
 Kind = Literal["local", "image", "oci", "git", "http"]
 _RESERVED = {"scratch", "context"}
@@ -46,14 +46,14 @@ def parse_named(name: str, value: str) -> NamedSource:
     if key in _RESERVED:
         raise UsageError(f"invalid context specifier {value} for {name}: {key} cannot be replaced")
     if not value:
-        raise UsageError(f"invalid context specifier {value!r} for {name}", hint="want NAME=SOURCE")
+        raise UsageError(f"invalid context specifier {value} for {name}", hint="want NAME=SOURCE")
     scheme, separator, rest = value.partition("://")
     if separator and scheme == "docker-image":
         image = rest if rest == "scratch" else str(Reference.parse(rest).with_default_tag())
         return NamedSource(name=key, kind="image", identifier=image, platform=platform)
     if separator and scheme == "oci-layout":
         return _oci_layout(key, rest, platform)
-    if parse_git_ref(value) is not None:
+    if _is_git(name, value):
         return NamedSource(name=key, kind="git", identifier=value, platform=platform)
     if separator and scheme in {"http", "https"}:
         return NamedSource(name=key, kind="http", identifier=value, platform=platform)
@@ -61,12 +61,28 @@ def parse_named(name: str, value: str) -> NamedSource:
         raise UsageError(f"unsupported context source {scheme} for {name}")
     path = Path(value)
     if not path.is_dir():
+        if value.startswith(("input:", "target:", "local:")):
+            raise UsageError(
+                f"invalid input {value} for {name}", hint="results of other builds cannot be named here"
+            )
         raise SourceUnavailable(
             f'unable to prepare context: path "{value}" not found',
             context=(f"for the named context {name}",),
             code="context-not-found",
         )
-    return NamedSource(name=key, kind="local", identifier=key, path=path.absolute(), platform=platform)
+    identifier = f"{key}::{platform}" if platform else key
+    return NamedSource(name=key, kind="local", identifier=identifier, path=path.absolute(), platform=platform)
+
+
+def _is_git(name: str, value: str) -> bool:
+    try:
+        return parse_git_ref(value) is not None
+    except InvalidValue as error:
+        raise InvalidValue(
+            f"invalid git context {redacted(value)} for {name}: {error.message}",
+            hint=error.hint,
+            code=error.code,
+        ) from error
 
 
 def normal_name(name: str) -> str:
@@ -84,7 +100,7 @@ def _oci_layout(name: str, rest: str, platform: str) -> NamedSource:
     if not colon or "/" in tag:
         path, tag = head, ""
     if not path:
-        raise UsageError(f"oci-layout reference {rest!r} has no name")
+        raise UsageError(f'oci-layout reference "{rest}" has no name')
     root = Path(path).absolute()
     if at:
         digest = Digest.parse(digest_text)
@@ -113,7 +129,7 @@ def _tagged(root: Path, tag: str, *, named: bool) -> Digest:
     if not named and len(entries) == 1:
         return Digest.parse(str(entries[0].get("digest")))
     raise SourceUnavailable(
-        f'oci-layout reference "{root}" has no tag {tag!r}',
+        f'oci-layout reference "{root}" has no {"tag " + tag if named else "digest"}',
         hint="add :TAG or @DIGEST to the reference",
         code="context-not-found",
     )

@@ -25,7 +25,13 @@ FLAGS = (
     many("build-context", "", "Additional build contexts (NAME=PATH|URL|docker-image://…)"),
     many("cache-from", "", "Where to look for cached results"),
     many("cache-to", "", "Where to store results for other machines"),
-    text("call", "", 'Do something else than build ("check", "outline", "targets")', default="build"),
+    text(
+        "call",
+        "",
+        'Do something else than build ("check", "outline", "targets")',
+        default="build",
+        aliases=("print",),
+    ),
     text("cgroup-parent", "", "Parent cgroup of the steps"),
     switch("check", "", "Check the Dockerfile without building (same as --call=check)"),
     switch("compress", "", "Accepted for compatibility", hidden=True),
@@ -172,7 +178,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
         ulimits=options.ulimits(args),
         cgroup_parent=args.text("cgroup-parent"),
         limits=options.limits(args) if any(args.given(name) for name in LIMIT_FLAGS) else None,
-        allow=args.many("allow"),
+        allow=(*settings.allow, *args.many("allow")),
         registry=app.registry_config,
         max_parallelism=args.number("parallel") or settings.max_parallelism or 0,
     )
@@ -183,7 +189,7 @@ def _network(text: str) -> str:
         return ""
     if text in ("none", "host"):
         return text
-    raise UsageError(f"network mode {text!r} is not known to build", hint="default, none or host")
+    raise UsageError(f"invalid netmode {text}", hint="default, none or host")
 
 
 def _outputs(args: Args) -> tuple[OutputSpec, ...]:
@@ -234,11 +240,16 @@ def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) 
     unused = [name for name in result.unused_build_args if not options.is_implicit_arg(name)]
     quiet = args.on("quiet")
     if unused and not quiet:
-        app.note(f"\n[Warning] One or more build-args [{' '.join(unused)}] were not consumed")
-    if result.warnings and not quiet:
-        from cli.render.warnings import warning_lines
+        from cli.render.text import printable
 
-        app.note("\n" + "\n".join(warning_lines(result.warnings, (), expand=app.debug)))
+        app.note(f"\n[Warning] One or more build-args [{' '.join(unused)}] were not consumed")
+        for hint in result.unused_hints:
+            app.note(f"hint: {printable(hint)}")
+    if result.warnings and not quiet:
+        from cli.render.warnings import text_lines, warning_lines
+
+        lines = text_lines(result.dockerfile) if app.debug else ()
+        app.note("\n" + "\n".join(warning_lines(result.warnings, lines, expand=app.debug)))
     if quiet and all(spec.dest != "-" for spec in request.outputs):
         found = result.image_id or result.digest
         if found:

@@ -35,14 +35,26 @@ def run(app: App, args: Args) -> int:
             json.dumps([_head_json(report) for report in found], indent=2) if form == "json" else _list(found)
         )
         return 0
-    words = args.words
-    report = find_report(app.store, words[0] if words and words[0] != "last" else "")
-    steps = report.find_steps(words[1]) if len(words) > 1 else report.steps
+    build, step = _asked(app, args.words)
+    report = find_report(app.store, build)
+    steps = report.find_steps(step) if step else report.steps
     if form == "json":
         app.say(json.dumps(_json(report, steps), indent=2))
     else:
-        app.say("\n".join(_text(report, steps, every=args.on("all") or len(words) > 1)))
+        app.say("\n".join(_text(report, steps, every=args.on("all") or bool(step))))
     return 0
+
+
+def _asked(app: App, words: tuple[str, ...]) -> tuple[str, str]:
+    """The build and the step that are meant; one word may be either, a short number is a step."""
+    first, second = (*words, "", "")[:2]
+    if first == "last":
+        return "", second
+    if second or not first:
+        return first, second
+    if (first.isdigit() and len(first) < 4) or app.store.builds.get(first) is None:
+        return "", first
+    return first, ""
 
 
 def print_build(app: App, build_id: str | None, *, total_steps: int = 0) -> None:

@@ -21,6 +21,7 @@ def facts() -> dict[str, Any]:
     import os
     import platform
 
+    from builder.frontend.syntax import CAPABILITIES
     from builder.oci.platform import host_platform
     from pybuild import __version__
 
@@ -32,6 +33,7 @@ def facts() -> dict[str, Any]:
         "Os": host.os,
         "Arch": host.architecture,
         "KernelVersion": os.uname().release,
+        "FrontendCapabilities": list(CAPABILITIES),
     }
 
 

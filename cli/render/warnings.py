@@ -33,6 +33,8 @@ class Warned(Protocol):
     def url(self) -> str: ...
     @property
     def detail(self) -> str: ...
+    @property
+    def hint(self) -> str: ...
 
 
 def warning_lines(warnings: Sequence[Warned], source: tuple[str, ...], *, expand: bool) -> Iterator[str]:
@@ -43,6 +45,8 @@ def warning_lines(warnings: Sequence[Warned], source: tuple[str, ...], *, expand
     for warning in warnings:
         line = f" (line {warning.span.start})" if warning.span.start else ""
         yield f" - {printable(f'{warning.rule}: {warning.message}')}{line}"
+        if warning.hint:
+            yield f"   hint: {printable(warning.hint)}"
         if not expand:
             continue
         if warning.detail:
@@ -51,3 +55,9 @@ def warning_lines(warnings: Sequence[Warned], source: tuple[str, ...], *, expand
             yield f"   More info: {warning.url}"
         span = warning.span
         yield from snippet(Place(str(span.filename), span.start, span.end, source))
+
+
+def text_lines(data: bytes) -> tuple[str, ...]:
+    """The lines of a Dockerfile, for snippets."""
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    return tuple(line.rstrip("\r") for line in text.split("\n")) if data else ()

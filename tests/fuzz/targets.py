@@ -18,7 +18,7 @@ from builder.frontend.parser import Dockerfile, Nodes, parse_nodes
 from builder.frontend.redact import redact
 from builder.frontend.source import SourceFile
 from builder.frontend.words import expand, expand_words, is_plain
-from builder.oci.platform import Platform
+from builder.oci.platform import Platform, candidates
 from tests.support.dockerfiles import FakeResolver, options
 from tests.support.ignoremodel import excluded
 
@@ -118,9 +118,11 @@ def mounts(data: bytes) -> None:
 
 
 def platforms(data: bytes) -> None:
-    """A platform that was read can be written and read again."""
+    """A platform that was read can be written and read again, and few others can serve it."""
     found = Platform.parse(_text(data))
-    assert Platform.parse(str(found)) == found
+    again = Platform.parse(str(found))
+    assert (again.os, again.architecture, again.variant) == (found.os, found.architecture, found.variant)
+    assert 1 <= len(candidates(found)) <= 32
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -191,5 +191,7 @@ def test_the_command_line_explains(tmp_path: Path) -> None:
     listed = json.loads(runner.run("explain", "--list", "--format=json").out)
     assert listed[0]["id"] == found["id"]
     assert runner.run("explain", found["id"][:6], "COPY").out.count("because") == 1
-    assert "no such build" in runner.run("explain", "zzz", status=2).err
+    assert "no such build" in runner.run("explain", "zzz", "2", status=2).err
+    assert "has no step" in runner.run("explain", "zzz", status=2).err
+    assert "[3/3] RUN true" in runner.run("explain", "3").out
     assert "has no step" in runner.run("explain", "last", "77", status=2).err

@@ -19,6 +19,7 @@ from builder.frontend.parser import Dockerfile, Nodes, parse, parse_nodes
 from builder.frontend.patterns import remove_prefix, remove_suffix, replace_pattern
 from builder.frontend.words import expand, expand_words
 from tests.support.dockerfiles import FakeResolver, options
+from tests.support.ignoremodel import excluded as excluded_by_model
 
 pytestmark = pytest.mark.property
 quick = settings(
@@ -199,6 +200,40 @@ def test_ignore_rules_agree_with_a_model(rules, name):
         for n in range(1, len(parts)):
             above = "/".join(parts[:n])
             assert not found.excludes(above) or found.may_hold_exception(above)
+
+
+pattern_pieces = [
+    "a",
+    "b",
+    ".",
+    "/",
+    "*",
+    "?",
+    "**",
+    "**/",
+    "/**",
+    "***",
+    "[ab]",
+    "[^a]",
+    "[a-c]",
+    "\\*",
+    "\\a",
+    "ab",
+    "..",
+]
+free_rule = st.tuples(
+    st.booleans(), st.lists(st.sampled_from(pattern_pieces), min_size=1, max_size=6).map("".join)
+)
+free_path = st.lists(
+    st.text("abc.*", min_size=1, max_size=4).filter(lambda name: name.strip(".")), min_size=1, max_size=4
+)
+
+
+@settings(quick, max_examples=600)
+@given(st.lists(free_rule, min_size=1, max_size=4), free_path.map("/".join))
+def test_any_ignore_patterns_agree_with_the_slow_model(rules, name):
+    found = IgnoreMatcher([("!" if negated else "") + text for negated, text in rules])
+    assert found.excludes(name) == excluded_by_model(found.patterns, name)
 
 
 @quick

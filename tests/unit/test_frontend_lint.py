@@ -127,4 +127,4 @@ def test_pages():
     assert found.url == "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/"
     assert found.detail == "Stage names should be lowercase"
     assert str(found) == "StageNameCasing: Stage name 'Build' should be lowercase (line 1)"
-    assert len(RULES) == 22
+    assert len(RULES) == 23

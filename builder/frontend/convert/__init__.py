@@ -20,12 +20,14 @@ from builder.frontend.convert.plan import Plan
 from builder.frontend.convert.run import convert_run
 from builder.frontend.convert.state import BuildState, StageState
 from builder.frontend.convert.types import (
+    RESOLVE_MODES,
     Conversion,
     ConvertOptions,
     NamedContext,
     ResolvedImage,
     Resolver,
 )
+from builder.frontend.declared import unused_hint
 from builder.frontend.errors import BadOption, DockerfileError
 from builder.frontend.instructions import (
     Add,
@@ -95,6 +97,8 @@ def outline(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver)
 def _start(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) -> BuildState:
     """A conversion about to begin: the file is for this frontend, its lint rules are known."""
     args = dict(options.build_args)
+    if options.resolve_mode not in RESOLVE_MODES:
+        raise BadOption(f"invalid image-resolve-mode: {options.resolve_mode}")  # OPT-09
     check_frontend(args.get("BUILDKIT_SYNTAX") or detect_syntax(dockerfile.source.data) or "")
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
         raise BadOption("build argument BUILDKIT_DISABLE_FILEOP is not supported any more")  # ARG-13
@@ -131,6 +135,7 @@ def _convert(
     build_head = found.onto()
     build.finish_locals()
     used = build.used_args
+    unused = tuple(name for name in build.build_args if name not in used and not needs_no_declaration(name))
     return Conversion(
         definition=marshal(build_head),
         config=_final_config(found, options),
@@ -140,9 +145,8 @@ def _convert(
         remote_epoch=build.remote_epoch,
         target=target.label,
         warnings=linter.warnings,
-        unused_build_args=tuple(
-            name for name in build.build_args if name not in used and not needs_no_declaration(name)
-        ),
+        unused_build_args=unused,
+        unused_hints=tuple(filter(None, (unused_hint(build.table, name) for name in unused))),
         local_sources=tuple(build.locals),
         contexts=tuple(build.contexts),
         bases=tuple(build.images.values()),

@@ -27,10 +27,16 @@ def begin(stage: StageState) -> None:
         config = _outside(stage)
         stage.settings = Settings(config or ImageConfig.scratch(stage.platform))
         stage.base_config = config
-        stage.unknown_base = stage.image is not None and not stage.image.known
+        stage.unknown_base = not _is_known(stage)
         _ensure_path(stage)
         stage.env = {key: value or "" for key, value in stage.settings.env.items()}
     stage.settings.on_build = ()
+
+
+def _is_known(stage: StageState) -> bool:
+    context = stage.replaced or stage.base_context
+    image = stage.image or (context.image if context is not None else None)
+    return image is None or image.known
 
 
 def _ignores_cache(stage: StageState) -> bool:
@@ -127,11 +133,11 @@ def _context_tree(stage: StageState, context: NamedContext) -> Tree:
             meta = VertexMeta(name=f"{label}OCI load from client")
             return Draft(op, meta=meta, platform=stage.platform)
         case "git" | "http" | "image":
-            op = _remote_op(context)
+            op = remote_op(context)
             return Draft(op, meta=VertexMeta(name=f"{label}{redact(context.identifier)}"))
 
 
-def _remote_op(context: NamedContext) -> SourceOp:
+def remote_op(context: NamedContext) -> SourceOp:
     """The source op of a git or http context that is given by its URL alone."""
     identifier, attrs = context.identifier, context.attrs
     if context.kind == "http" and not attrs:

@@ -6,6 +6,7 @@ import re
 import time
 
 from builder.frontend.convert import remote
+from builder.frontend.convert.base import remote_op
 from builder.frontend.convert.state import BuildState
 from builder.frontend.errors import BadOption
 from builder.frontend.instructions import Add, Arg
@@ -14,6 +15,8 @@ from builder.frontend.words import expand
 from builder.llb.ops import SourceOp
 
 NAME = "SOURCE_DATE_EPOCH"
+MAIN_CONTEXT = "local://context"
+"""The source that stands for the build's main context, wherever that came from."""
 
 
 def resolve_epoch(build: BuildState) -> None:
@@ -24,6 +27,10 @@ def resolve_epoch(build: BuildState) -> None:
             build.used_args.add(NAME)
         if text:
             build.epoch = _value(build, text)
+            if build.epoch is None:
+                # What has no time of its own leaves the epoch unset, for the file's ARGs too.
+                build.build_args.pop(NAME, None)
+                build.global_env.pop(NAME, None)
     if build.epoch is None:
         return
     if not 0 <= build.epoch < 253_402_300_800:
@@ -36,17 +43,17 @@ def resolve_epoch(build: BuildState) -> None:
 def _value(build: BuildState, text: str) -> int | None:
     if re.fullmatch(r"[0-9]{1,18}", text):
         return int(text)
+    build.remote_epoch = True
     if text == "context":
-        source = build.options.context
-        return None if source is None else build.resolver.source_epoch(source)
-    stage = build.table.earlier(text, len(build.table.stages))
-    if stage is not None:
-        return build.resolver.source_epoch(_stage_source(build, stage))
+        return build.resolver.source_epoch(build.options.context or SourceOp(identifier=MAIN_CONTEXT))
     context = build.context(text, build.options.platform)
     if context is not None:
         if context.kind not in ("git", "http"):
             return None
-        return build.resolver.source_epoch(SourceOp(identifier=context.identifier, attrs=context.attrs))
+        return build.resolver.source_epoch(remote_op(context))
+    stage = build.table.earlier(text, len(build.table.stages))
+    if stage is not None:
+        return build.resolver.source_epoch(_stage_source(build, stage))
     raise BadOption(
         f"invalid SOURCE_DATE_EPOCH: {text[:80]}", hint="want seconds since 1970, or a context or stage name"
     )

@@ -39,7 +39,7 @@ def convert_run(stage: StageState, instruction: Run) -> None:
         cwd=stage.workdir,
         user=stage.settings.user,
         proxy_env=stage.build.proxy_env,
-        extra_hosts=options.extra_hosts,
+        extra_hosts=tuple((name.lower(), address) for name, address in options.extra_hosts),
         hostname=options.hostname or stage.build.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
         ulimits=options.ulimits,
         cgroup_parent=options.cgroup_parent,
@@ -111,8 +111,5 @@ def _summary(command: Command) -> str:
     """HDC-09: the first line of a lone here-document."""
     if len(command.heredocs) != 1 or not is_single(command):
         return ""
-    lines = command.heredocs[0].body.split("\n")
-    found = [line for line in lines if line.strip()]
-    if not found:
-        return ""
-    return f" ({found[0]}{'...' if len(found) > 1 else ''})"
+    first, more, _ = command.heredocs[0].body.strip().partition("\n")
+    return f" ({first.rstrip()}{'...' if more else ''})" if first else ""

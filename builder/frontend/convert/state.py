@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from builder.errors import PybuildError
-from builder.frontend.convert.graph import Draft, Tree
+from builder.frontend.convert.graph import Draft, Tree, file_op
 from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
 from builder.frontend.declared import undeclared_hint
 from builder.frontend.errors import ExpansionProblem, InvalidInstruction
@@ -19,24 +19,26 @@ from builder.frontend.source import Span
 from builder.frontend.stages import Stage, StageTable
 from builder.frontend.words import Expanded, expand, is_plain
 from builder.llb.definition import VertexMeta
-from builder.llb.ops import SourceOp
+from builder.llb.ops import Copy, SourceOp
 from builder.oci.canonical import canonical_json
 from builder.oci.config import History, ImageConfig
 from builder.oci.platform import Platform
 
 HISTORY_COMMENT = "buildkit.dockerfile.v0"
 DEFAULT_SHELL = ("/bin/sh", "-c")
+WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 
 class LocalInput:
     """A local source whose wanted paths are gathered while converting (CPY-25, CTX-12)."""
 
-    __slots__ = ("draft", "name", "paths")
+    __slots__ = ("_whole", "draft", "name", "paths")
 
     def __init__(self, name: str, label: str) -> None:
         self.name = name
         self.draft = Draft(None, meta=VertexMeta(name=label))
         self.paths: set[str] | None = set()
+        self._whole: Draft | None = None
 
     def want(self, path: str) -> None:
         """Note that ``path`` (clean, absolute) is needed; the root means everything."""
@@ -44,6 +46,16 @@ class LocalInput:
             self.paths = None
         elif self.paths is not None:
             self.paths.add(path)
+
+    def whole(self) -> Draft:
+        """All of it as a tree that can be built on: a context is read in place, and never written to."""
+        self.want("/")
+        if self._whole is None:
+            action = Copy(src="/", dest="/", dir_contents=True, create_dest_path=True)
+            op, inputs = file_op(None, [(action, self.draft)])
+            place, _, _ = self.draft.meta.name.partition("]")
+            self._whole = Draft(op, inputs.tuple(), VertexMeta(name=f"{place}] copy files"))
+        return self._whole
 
 
 class BuildState:
@@ -231,7 +243,7 @@ class StageState:
     @property
     def shell(self) -> tuple[str, ...]:
         """The shell of shell-form commands."""
-        return self.settings.shell or DEFAULT_SHELL
+        return self.settings.shell or (WINDOWS_SHELL if self.platform.os == "windows" else DEFAULT_SHELL)
 
     @property
     def instructions(self) -> tuple[Instruction, ...]:
@@ -248,7 +260,12 @@ class StageState:
         return found.text
 
     def try_expand(self, text: str, span: Span, **modes: bool) -> Expanded:
-        """Expand without lint; an error gets the instruction's lines."""
+        """Expand without lint; an error gets the instruction's lines.
+
+        What an unknown base may have set stays as typed.
+        """
+        if self.unknown_base:
+            modes["skip_unset"] = True
         try:
             return expand(text, self.env, self.build.escape, **modes)
         except ExpansionProblem as error:
@@ -257,17 +274,17 @@ class StageState:
 
     def lint_unmatched(self, found: Expanded, span: Span) -> None:
         """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set."""
-        if self.unknown_base:
-            return
         known = self.args.keys()
         for name in sorted(found.unmatched - known):
             hint = undeclared_hint(self.build.table, name, span, self.stage)
+            if self.unknown_base and not hint:
+                continue
             self.build.linter.undefined_variable(name, (*self.env, *known), span, hint)
 
     def onto(self) -> Tree:
         """The current tree, to be built on: a local input is then needed whole."""
         if self.local is not None and self.tree is self.local.draft:
-            self.local.want("/")
+            self.tree = self.local.whole()
         return self.tree
 
     def commit(self, created_by: str, *, empty: bool) -> None:

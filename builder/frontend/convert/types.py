@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from builder.llb.definition import Definition, LinuxResources
 from builder.llb.ops import SourceOp, Ulimit
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Pairs = tuple[tuple[str, str], ...]
 ResolveMode = Literal["default", "pull", "local"]
+RESOLVE_MODES: tuple[str, ...] = get_args(ResolveMode)
 ContextKind = Literal["local", "image", "oci", "git", "http", "scratch"]
 
 
@@ -113,6 +114,7 @@ class Conversion:
     - ``config.history`` ends with the entries of this file; those with ``empty_layer`` False are one per new
       layer, in order; ``config.diff_ids`` are those of the base image;
     - ``remote_epoch``: the epoch was asked of a remote source, so it may be another one the next time;
+    - ``unused_hints``: what may have been meant by build arguments that no ARG declares;
     - ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images
       asked for, ``stages`` the labels of the stages converted.
     """
@@ -126,6 +128,7 @@ class Conversion:
     target: str = ""
     warnings: tuple[LintWarning, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    unused_hints: tuple[str, ...] = ()
     local_sources: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
     bases: tuple[ResolvedImage, ...] = ()

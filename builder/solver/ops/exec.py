@@ -6,10 +6,12 @@ import os
 import selectors
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from builder.cache.tree import View
 from builder.cache.types import Active
 from builder.errors import SolveError, StepFailed
 from builder.llb.definition import LinuxResources, Vertex
@@ -20,10 +22,12 @@ from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.ops.attribution import attribute
 from builder.solver.ops.inputs import local_snapshot
+from builder.solver.ops.machine import Emulation, device_edits, emulation_for, insecure_devices
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
 from builder.solver.types import Result
 from runtime import capabilities
+from runtime.cdi import Edits
 from runtime.hosts import host_resolv_conf, hosts_file, resolv_conf
 from runtime.plan import MASKED_PATHS, READONLY_PATHS
 from runtime.spec import (
@@ -53,18 +57,22 @@ def run_exec(
     op = vertex.op
     assert isinstance(op, ExecOp)
     _check_entitlements(op, env)
-    _check_devices(op)
+    emulation = emulation_for(vertex.platform, env.search_path)
     root_mount = next(mount for mount in op.mounts if mount.dest == "/")
     parent = _input(vertex, root_mount, nodes, results, env)
     active = env.store.snapshots.prepare(parent, description=vertex.name)
     try:
         with ExitStack() as stack:
             mounts, extra_env = _mounts(op, vertex, nodes, results, env, stack)
+            edits = device_edits(op.devices, env.device_aliases, env.cdi_dirs, reporter)
             network = _network(op, env, reporter, stack)
-            status = _run(_spec(op, vertex, active, mounts, extra_env, network, env), env, reporter)
+            spec = _spec(op, vertex, active, (*mounts, *edits.mounts), (*extra_env, *edits.env), network, env)
+            spec = _on_machine(spec, edits, emulation, active)
+            status = _run(spec, env, reporter)
         env.cancel.check()
         if status.code is None or status.code not in op.meta.valid_exit_codes:
-            raise _failure(op, status, reporter)
+            hint = emulation.hint(vertex.platform) if emulation is not None and vertex.platform else None
+            raise _failure(op, status, reporter, hint)
         attribute(env.store, active, op.meta.user)
         info = env.store.snapshots.commit(active, description=vertex.name)
     except BaseException:
@@ -79,26 +87,13 @@ def _check_entitlements(op: ExecOp, env: SolveEnv) -> None:
     asked = {
         "network.host": op.network == "host",
         "security.insecure": op.security == "insecure",
-        "device": bool(op.devices),
     }
     for name, wanted in asked.items():
         if wanted and name not in env.allow:
             raise SolveError(
-                f"{name} is not allowed",
+                f"failed to load LLB: {name} is not allowed",
                 code="entitlement-needed",
                 hint=f"grant it for this build with --allow {name}",
-            )
-
-
-def _check_devices(op: ExecOp) -> None:
-    """No device is registered here, so a step that requires one cannot run (RUN-08)."""
-    for device in op.devices:
-        if device.endswith(",required"):
-            name = device.removesuffix(",required")
-            raise SolveError(
-                f"required device {name} is not registered",
-                code="no-such-device",
-                hint="this builder knows no devices; without 'required' the step runs without it",
             )
 
 
@@ -149,9 +144,7 @@ def _mounts(
             case "ssh":
                 socket = agents.get(mount.id or "default")
                 if socket is not None:
-                    mounts.append(
-                        BindMount(target=mount.dest, source=socket, nosuid=True, nodev=True, noexec=True)
-                    )
+                    mounts.append(_agent(mount, socket, env, stack))
                     if not any(item.startswith("SSH_AUTH_SOCK=") for item in (*op.meta.env, *extra_env)):
                         extra_env.append(f"SSH_AUTH_SOCK={mount.dest}")
                 elif not mount.optional:
@@ -169,6 +162,16 @@ def _mounts(
         elif not wanted.optional:
             raise _no_secret(wanted.id)
     return tuple(mounts), tuple(extra_env)
+
+
+def _agent(mount: LlbMount, agent: str, env: SolveEnv, stack: ExitStack) -> Mount:
+    """A socket for this step alone, with the owner and mode that it asks for."""
+    from builder.solver.ops.agentsocket import agent_socket  # few steps need it
+
+    directory = stack.enter_context(env.store.staging("ssh"))
+    mode = (mount.mode or 0o600) & 0o777
+    path = stack.enter_context(agent_socket(agent, directory, mode=mode, uid=mount.uid, gid=mount.gid))
+    return BindMount(target=mount.dest, source=str(path), nosuid=True, nodev=True, noexec=True)
 
 
 def _bind(mount: LlbMount, snapshot: str | None, env: SolveEnv) -> Mount:
@@ -266,12 +269,28 @@ def _spec(
         readonly_paths=READONLY_PATHS if sandboxed else (),
         sysfs_writable=not sandboxed,
         all_devices=not sandboxed,
+        devices=() if sandboxed else insecure_devices(),
         shm_size_bytes=env.shm_size_bytes or (64 << 20),
         rlimits=tuple(Rlimit(name=item.name, soft=item.soft, hard=item.hard) for item in op.meta.ulimits),
         limits=_limits(env.limits, vertex.meta.resources),
         cgroup_parent=op.meta.cgroup_parent,
         clean_stubs=True,
     )
+
+
+def _on_machine(
+    spec: ContainerSpec, edits: Edits, emulation: Emulation | None, active: Active
+) -> ContainerSpec:
+    """The container with its devices and, for a foreign platform, the emulator before its command."""
+    nodes = (
+        *spec.devices,
+        *(node for node in edits.devices if node.path not in {d.path for d in spec.devices}),
+    )
+    spec = replace(spec, devices=nodes, groups=(*spec.groups, *edits.groups))
+    if emulation is None:
+        return spec
+    args = emulation.args(spec.args, spec.env, lambda: View((active.upper, *active.lowers)))
+    return replace(spec, args=args, mounts=(*spec.mounts, emulation.mount))
 
 
 def _root(active: Active) -> Root:
@@ -355,10 +374,9 @@ def _stream(readers: dict[int, Literal[1, 2]], reporter: Reporter) -> None:
                     selector.unregister(key.fd)
 
 
-def _failure(op: ExecOp, status: ExitStatus, reporter: Reporter) -> StepFailed:
+def _failure(op: ExecOp, status: ExitStatus, reporter: Reporter, hint: str | None) -> StepFailed:
     command = " ".join(op.meta.args)
     message = f'process "{command}" did not complete successfully: exit code: {status.shell_code}'
-    hint = None
     if status.oom_killed:
         message += ": cannot allocate memory"
         hint = "the step hit its memory limit: raise it with --memory"

@@ -7,6 +7,7 @@ a case of a parametrized test ``pytest.param(..., marks=row("LEX-01"))``.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def listed() -> dict[str, list[str]]:
     return lists
 
 
+@functools.cache
 def shown() -> dict[str, set[str]]:
     """The test files that show a row, by row. Read from the text, so that a part of the tests can run alone."""
     found: dict[str, set[str]] = {}

@@ -154,7 +154,7 @@ def test_a_file_and_its_place(lab: Lab) -> None:
         {"f": "F"},
     )
     assert built.read("in/f") == built.read("there/f") == built.read("name") == built.read("over") == "F"
-    with pytest.raises(SolveError, match="cannot replace to directory .* with file"):
+    with pytest.raises(SolveError, match=r"cannot replace to directory .* with file"):
         lab.quick("FROM scratch\nCOPY d /t\nCOPY e /t\n", {"d/x/y": "", "e/x": ""})
     with pytest.raises(SolveError, match="cannot copy to non-directory: "):
         lab.quick("FROM scratch\nCOPY f /t\nCOPY d /t\n", {"d/x": "", "f": ""})

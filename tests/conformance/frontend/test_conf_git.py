@@ -109,7 +109,7 @@ def test_checksums(lab: Lab, repository: tuple[str, str]) -> None:
         assert lab.quick(f"FROM scratch\n{line}\n").read("d/a") == "one"
     with pytest.raises(PybuildError, match="expected checksum to match"):
         lab.quick(f"FROM scratch\nADD {url}?checksum={commit} /d\n")
-    with pytest.raises(DockerfileError, match="invalid checksum .* expected hex commit hash"):
+    with pytest.raises(DockerfileError, match=r"invalid checksum .* expected hex commit hash"):
         converted("FROM a\nADD --checksum=xyz https://h/r.git /\n")
 
 

@@ -68,7 +68,7 @@ def test_triggers_are_counted_and_named() -> None:
         "[3/4] ONBUILD COPY x y",
         "[4/4] RUN own",
     ]
-    bad = problem("\n\nFROM a\nRUN own\n", with_triggers("STOPSIGNAL nope"))
+    bad = problem("# one\n\nFROM a\nRUN own\n", with_triggers("STOPSIGNAL nope"))
     assert [span.start for span in bad.spans] == [3]
 
 

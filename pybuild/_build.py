@@ -1,0 +1,142 @@
+"""``pybuild.build``: one build, with a client of its own; and what requests are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, TypedDict, Unpack
+
+from builder.build.request import BuildRequest, BuildResult
+from builder.errors import UsageError
+from builder.exporter.types import OutputSpec
+from builder.llb.ops import Ulimit
+from builder.registry.hosts import RegistryConfig
+from builder.solver.cancel import Cancel
+from builder.solver.progress import OnEvent
+from builder.solver.types import Secret, SshAgent
+from pybuild._context import Tree, tar_of
+from runtime.spec import Limits
+
+Path = str | os.PathLike[str]
+Context = Path | Tree
+
+
+class BuildOptions(TypedDict, total=False):
+    """Everything that ``build`` can be told besides the context; ``Client.build`` says what it means."""
+
+    dockerfile: Path | bytes | None
+    tags: Sequence[str]
+    build_args: Mapping[str, str] | None
+    labels: Mapping[str, str] | None
+    target: str | None
+    platforms: Sequence[str]
+    outputs: Sequence[OutputSpec | str]
+    secrets: Mapping[str, bytes | str] | None
+    ssh: Mapping[str, Path] | None
+    build_contexts: Mapping[str, Path] | None
+    no_cache: bool | Sequence[str]
+    pull: bool
+    network: str | None
+    allow: Sequence[str]
+    extra_hosts: Mapping[str, str] | None
+    limits: Limits | None
+    ulimits: Sequence[Ulimit]
+    shm_size_bytes: int
+    max_parallelism: int
+    stdout: BinaryIO | None
+    build_id: str
+
+
+def build(
+    context: Context,
+    *,
+    root: Path | None = None,
+    on_event: OnEvent | None = None,
+    cancel: Cancel | None = None,
+    **options: Unpack[BuildOptions],
+) -> BuildResult:
+    """Build an image; see ``Client.build`` for the options. ``root`` is the state directory."""
+    from pybuild._client import Client
+
+    with Client(root) as client:
+        return client.build(context, on_event=on_event, cancel=cancel, **options)
+
+
+def request_of(
+    context: Context, options: BuildOptions, registry: Callable[[], RegistryConfig]
+) -> BuildRequest:
+    """The request that the arguments mean. Raises UsageError."""
+    dockerfile, data = _dockerfile(options.get("dockerfile"))
+    no_cache = options.get("no_cache", False)
+    return BuildRequest(
+        context="-" if isinstance(context, Mapping) else os.fspath(context),
+        stdin=tar_of(context) if isinstance(context, Mapping) else None,
+        stdout=options.get("stdout"),
+        dockerfile=dockerfile,
+        dockerfile_data=data,
+        tags=_texts("tags", options.get("tags", ())),
+        build_args=_pairs(options.get("build_args")),
+        labels=_pairs(options.get("labels")),
+        target=options.get("target"),
+        platforms=_texts("platforms", options.get("platforms", ())),
+        no_cache=no_cache is True,
+        no_cache_filter=() if isinstance(no_cache, bool) else _texts("no_cache", no_cache),
+        pull=options.get("pull", False),
+        outputs=tuple(map(_output, _listed("outputs", options.get("outputs", ())))),
+        build_contexts=tuple(
+            (name, os.fspath(value)) for name, value in (options.get("build_contexts") or {}).items()
+        ),
+        secrets=tuple(
+            Secret(id=name, data=value.encode() if isinstance(value, str) else value)
+            for name, value in (options.get("secrets") or {}).items()
+        ),
+        ssh=tuple(
+            SshAgent(id=name, socket=os.fspath(value)) for name, value in (options.get("ssh") or {}).items()
+        ),
+        extra_hosts=_pairs(options.get("extra_hosts")),
+        network=_network(options.get("network")),
+        shm_size_bytes=options.get("shm_size_bytes", 0),
+        ulimits=tuple(options.get("ulimits", ())),
+        limits=options.get("limits"),
+        allow=_texts("allow", options.get("allow", ())),
+        registry=registry,
+        max_parallelism=options.get("max_parallelism", 0),
+        build_id=options.get("build_id", ""),
+    )
+
+
+def _dockerfile(given: Path | bytes | None) -> tuple[str | None, bytes | None]:
+    """A path, or the text itself: bytes, or text of more than one line."""
+    if given is None or isinstance(given, bytes):
+        return None, given
+    if isinstance(given, str) and "\n" in given:
+        return None, given.encode("utf-8", "surrogateescape")
+    if os.fspath(given) == "-":
+        raise UsageError("a Dockerfile cannot come from standard input here", hint="give its text as bytes")
+    return os.fspath(given), None
+
+
+def _output(given: OutputSpec | str) -> OutputSpec:
+    return OutputSpec.parse(given) if isinstance(given, str) else given
+
+
+def _pairs(given: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(value)) for name, value in (given or {}).items())
+
+
+def _listed(name: str, given: Sequence[OutputSpec | str]) -> Sequence[OutputSpec | str]:
+    if isinstance(given, str):
+        raise UsageError(f"{name} is a list, not one text", hint=f"{name}=[{given!r}]")
+    return given
+
+
+def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(str, _listed(name, given)))
+
+
+def _network(given: str | None) -> str:
+    if given in (None, "", "default", "bridge", "sandbox"):
+        return ""
+    if given in ("none", "host"):
+        return str(given)
+    raise UsageError(f"network mode {given!r} is not known to build", hint="default, none or host")
