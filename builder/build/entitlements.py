@@ -45,7 +45,7 @@ def granted(items: Iterable[str], *, network: str = "") -> Granted:
         name, equals, value = item.partition("=")
         if name == "alias" and equals and last:
             devices[value] = last
-        elif name == "device" and equals:
+        elif name == "device" and value:
             devices[value], last = value, value
         elif name in NAMES and not equals:
             names.add(name)

@@ -223,7 +223,7 @@ def _options(job: _Job, prepared: PreparedContext, platform: Platform) -> Conver
         platform=platform,
         build_platform=host_platform(),
         platform_explicit=bool(request.platforms),
-        supported_platforms=supported_platforms(job.machine.search_path),
+        more_platforms=partial(supported_platforms, job.machine.search_path),
         target=request.target,
         build_args=request.build_args,
         labels=request.labels,

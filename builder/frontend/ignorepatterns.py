@@ -11,8 +11,8 @@ import re
 from builder.frontend.errors import InvalidInstruction
 
 Token = tuple[str, str]
-"""(kind, text): char, star, one, set, deep (whole directories: ``**`` before something), rest (anything: ``**`` at the
-end, or at the start of a plain ending)."""
+"""(kind, text): char, star, one, set, deep (whole directories: ``**`` before something) or rest (anything:
+``**`` at the end, or at the start of a plain ending)."""
 
 _EXPRESSIONS = {"star": "[^/]*", "one": "[^/]", "deep": "(?:.*/)?", "rest": ".*"}
 _FEW = 3

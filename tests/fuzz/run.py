@@ -26,10 +26,9 @@ def main() -> int:
         import atheris
     except ImportError as error:
         version = ".".join(map(str, sys.version_info[:3]))
-        print(f"atheris cannot be imported on Python {version}: {error}", file=sys.stderr)
-        print(
-            "coverage-guided fuzzing needs it: pip install -e '.[dev]' on an interpreter it supports",
-            file=sys.stderr,
+        sys.stderr.write(
+            f"atheris cannot be imported on Python {version}: {error}\n"
+            "coverage-guided fuzzing needs it: pip install -e '.[dev]' on an interpreter it supports\n"
         )
         return 3
     with atheris.instrument_imports(
@@ -38,7 +37,7 @@ def main() -> int:
         from tests.fuzz import targets
 
     if asked.target not in targets.TARGETS:
-        print(f"no target {asked.target!r}; there are: {', '.join(targets.TARGETS)}", file=sys.stderr)
+        sys.stderr.write(f"no target {asked.target!r}; there are: {', '.join(targets.TARGETS)}\n")
         return 2
     corpus = HERE / "corpus" / asked.target
     corpus.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ class TooSlow(BaseException):
 @contextlib.contextmanager
 def time_limit(seconds, what):
     def late(_number, _frame):
-        raise TooSlow(f"more than {seconds} s for {what()}")
+        raise TooSlow(f"more than {seconds} s for {what!r}")
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -51,7 +51,7 @@ def test_every_target_has_words_and_a_corpus():
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_kept_input(path):
-    with time_limit(SECONDS_PER_INPUT, lambda: path.name):
+    with time_limit(SECONDS_PER_INPUT, path.name):
         check(path.parent.name, path.read_bytes())
 
 
@@ -91,7 +91,7 @@ def test_random_inputs(name):
     for number in range(TIMES.get(name, 6000)):
         data = mutated(rng, samples, WORDS[name])
         try:
-            with time_limit(SECONDS_PER_INPUT, lambda: data):
+            with time_limit(SECONDS_PER_INPUT, data):
                 check(name, data)
         except (Exception, TooSlow) as error:
             raise AssertionError(f"input {number}, to be kept in {CORPUS / name}: {data!r}") from error

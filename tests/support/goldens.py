@@ -8,6 +8,7 @@ from pathlib import Path
 from builder.frontend.convert import ConvertOptions
 from builder.llb.definition import encode_op
 from builder.llb.ops import MkFile
+from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 from tests.support.dockerfiles import FakeResolver, base_image
 
@@ -41,7 +42,9 @@ class FixedImages(FakeResolver):
         short = ref.removeprefix("docker.io/").removeprefix("library/")
         fields = next((found for name, found in _IMAGES.items() if short.startswith(name)), {})
         self.configs[ref] = base_image(platform=platform, **fields)
-        return super().image(ref, platform, mode=mode)
+        found = super().image(ref, platform, mode=mode)
+        pinned = ref.partition("@")[2]
+        return found._replace(digest=Digest.parse(pinned)) if pinned else found
 
 
 def settings(folder: Path):

@@ -110,3 +110,22 @@ def test_many_paths_are_quick():
     start = time.process_time()
     assert not any(found.excludes(path) for path in paths)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "excluded"),
+    [
+        ("**.log", "x.log", True),
+        ("**.log", "a/b/x.log", True),
+        ("**.log", "a/x.log.txt", False),
+        ("**name", "a/myname", True),
+        ("**name", "a/myname/below", True),
+        ("**/name", "a/myname", False),
+        ("**na?e", "a/myname", False),
+        ("***a", "b/xa", True),
+        ("a**b", "a/x/b", True),
+        ("a**b", "axb", False),
+    ],
+)
+def test_stars_at_the_front_of_a_plain_ending_match_any_start(pattern, path, excluded):
+    assert IgnoreMatcher([pattern]).excludes(path) is excluded

@@ -9,7 +9,7 @@ from builder.oci.config import HealthCheck, History, ImageConfig, set_env
 from builder.oci.descriptor import DOCKER_MANIFEST, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from builder.oci.digest import DiffId, Digest, chain_ids
 from builder.oci.manifest import Index, Manifest, parse_document
-from builder.oci.platform import Platform, best_match, normalize
+from builder.oci.platform import Platform, best_match, candidates, normalize
 from builder.oci.reference import Reference
 
 HEX = "a" * 64
@@ -201,3 +201,26 @@ def test_history_round_trips():
         history=(History(created="2020-01-01T00:00:00Z", created_by="RUN x", comment="c", author="a"),),
     )
     assert ImageConfig.from_bytes(config.to_bytes()).history == config.history
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/", "linux/", "linux//v7", "(1)/amd64", "linux/(arm)", ".(.(/(", "a/b/c/d", "linux/ärm"]
+)
+def test_malformed_platforms_are_refused(text):
+    with pytest.raises(InvalidValue):
+        Platform.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "linux/amd64/v99999999999",
+        "linux/arm/v99999999",
+        "linux/arm/v4",
+        "linux/arm64/v9.99999999999",
+        "linux/arm64/v8.89",
+        "linux/arm64/.89",
+    ],
+)
+def test_no_variant_makes_many_candidates(text):
+    assert 1 <= len(candidates(Platform.parse(text))) < 32

@@ -90,7 +90,10 @@ def _adopt_platform(stage: StageState, image: ResolvedImage) -> None:
     if same or not actual.os or not actual.architecture:
         return
     implicit = stage.stage.base.platform is None and not options.platform_explicit
-    if implicit and _listed(actual, (*options.supported_platforms, options.build_platform)):
+    known = (*options.supported_platforms, options.build_platform)
+    if implicit and options.more_platforms is not None and not _listed(actual, known):
+        known = options.more_platforms()
+    if implicit and _listed(actual, known):
         stage.platform = actual
         return
     name = stage.base_name or image.ref

@@ -86,7 +86,8 @@ def convert_workdir(stage: StageState, instruction: Workdir) -> None:
     path = stage.expand(instruction.path, instruction.at.span)
     if not path:
         raise stage.fail("WORKDIR path can not be empty", instruction)
-    if not path.startswith("/") and not stage.workdir_set:
+    unknown = stage.unknown_base and path.startswith("$")
+    if not path.startswith("/") and not stage.workdir_set and not unknown:
         message = f'Relative workdir "{path}" can have unexpected results if the base image changes'
         stage.build.linter.report("WorkdirRelativePath", instruction.at.span, message)
     stage.workdir_set = True

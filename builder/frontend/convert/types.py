@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, get_args
 
 from builder.llb.definition import Definition, LinuxResources
@@ -31,13 +31,15 @@ class ConvertOptions:
     - ``ignore``: the context's ignore file, only for the CopyIgnoredFile warning;
     - ``context`` replaces the local context ``local://<context_name>`` by a git or http source;
     - ``epoch`` wins over SOURCE_DATE_EPOCH arguments;
-    - ``supported_platforms``: what this machine can run (FRM-15).
+    - ``supported_platforms``: what this machine can run (FRM-15); ``more_platforms`` is asked for others,
+      which may take a moment to find out.
     """
 
     platform: Platform
     build_platform: Platform
     platform_explicit: bool = False
     supported_platforms: tuple[Platform, ...] = ()
+    more_platforms: Callable[[], tuple[Platform, ...]] | None = field(default=None, compare=False)
     target: str | None = None
     build_args: Pairs = ()
     labels: Pairs = ()
