@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -49,18 +50,19 @@ def test_a_step_reaches_the_gateway(networks: BuildNetworks, bridge: BridgeConfi
         assert lent.mode == "path"
         fd = os.open(lent.path, os.O_RDONLY)
         gateway = network.ensure_bridge(bridge).gateway
-        out = in_namespace(
-            fd,
-            lambda: (
-                subprocess.run(["ping", "-c1", "-W2", gateway], capture_output=True).returncode
-                if os.path.exists("/usr/bin/ping")
-                else subprocess.run(["ip", "route", "get", gateway], capture_output=True).returncode
-            ),
-        )
+        with socket.create_server((gateway, 0)) as server:
+            port = server.getsockname()[1]
+
+            def call() -> str:
+                with socket.create_connection((gateway, port), timeout=5) as client:
+                    return str(client.getsockname()[0])
+
+            own = in_namespace(fd, call)
+            with server.accept()[0] as seen:
+                assert seen.getpeername()[0] == own
         routes = in_namespace(fd, lambda: subprocess.check_output(["ip", "route"], text=True))
         links = in_namespace(fd, lambda: subprocess.check_output(["ip", "-br", "link"], text=True))
         os.close(fd)
-    assert out == 0
     assert f"default via {gateway} dev eth0" in routes
     assert [line.split("@")[0].split()[0] for line in links.splitlines()] == ["lo", "eth0"]
 

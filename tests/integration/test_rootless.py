@@ -63,7 +63,7 @@ chown -R 33:44 /srv
 test ! -e /no || false
 END
 USER 1000:1000
-WORKDIR /data/work
+WORKDIR /data/shelf
 RUN mkdir mine && touch mine/file
 """
 
@@ -223,8 +223,8 @@ def test_run_steps_with_everything(runner: Runner, context: Path, busybox: Path)
     assert "data/sub/.wh.b" in step
     assert (step["data/sub"].uid, step["data/sub"].gid) == (0, 0)
     assert (step["seen"].uid, step["seen"].gid) == (0, 0)
-    made = next(entries for _, entries in found if "data/work/mine/file" in entries)
-    assert made["data/work/mine/file"].uid == 1000
+    made = next(entries for _, entries in found if "data/shelf/mine/file" in entries)
+    assert made["data/shelf/mine/file"].uid == 1000
     again = runner.build(context, "--file", context.parent / "Dockerfile", secret)
     assert "CACHED" in again.err + again.out
     out = context.parent / f"out-{runner.root.name}" / "oci.tar"
