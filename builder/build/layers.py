@@ -106,15 +106,6 @@ class LayerMaker:
             raise made
         return made
 
-    def chain(self, snapshot: str | None) -> tuple[Layer, ...]:
-        """The layers of a whole tree, lowest first."""
-        if snapshot is None:
-            return ()
-        infos = list(reversed(self._store.snapshots.chain(snapshot)))
-        for info in infos:
-            self.want(info.id)
-        return tuple(self.layer(info.id) for info in infos)
-
     def close(self) -> None:
         """Finish what is being packed and stop; what only waits is dropped."""
         with self._lock:

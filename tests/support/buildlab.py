@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builder import images
 from builder.build import BuildRequest, BuildResult, build
@@ -39,9 +39,9 @@ def base_tar(tmp: Path) -> bytes:
 class Lab:
     """A store with ``busybox:latest`` in it, and builds over it."""
 
-    def __init__(self, tmp: Path) -> None:
+    def __init__(self, tmp: Path, snapshotter: Literal["auto", "overlay", "native"] = "auto") -> None:
         self.tmp = tmp
-        self.store = Store.open(tmp / "root")
+        self.store = Store.open(tmp / "root", snapshotter=snapshotter)
         self._machine = LazyMachine()
         self._count = 0
         self.watcher = Watcher()
