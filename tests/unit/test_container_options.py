@@ -39,13 +39,13 @@ def test_bad_sizes(text: str) -> None:
 
 def test_volumes() -> None:
     """VOL-01, VOL-12."""
-    cwd = Path("/work")
+    cwd = Path("/here")
     assert options.volume("/data") == VolumeRequest(target="/data")
     assert options.volume("name:/data:ro") == VolumeRequest(target="/data", source="name", readonly=True)
     assert options.volume("/h:/c:ro,rslave") == VolumeRequest(
         target="/c", source="/h", kind="bind", readonly=True, propagation="rslave"
     )
-    assert options.volume("./rel:/c", cwd=cwd).source == "/work/rel"
+    assert options.volume("./rel:/c", cwd=cwd).source == "/here/rel"
     assert options.volume(".:/c", cwd=cwd).source == "/work"
     assert options.volume("/c:ro") == VolumeRequest(target="/c", readonly=True)
     assert options.volume("/h:/a/../c/").target == "/c"

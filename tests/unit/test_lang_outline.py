@@ -119,13 +119,13 @@ def test_nothing_is_said_about_a_base_that_is_not_known_frm_06() -> None:
         ("COPY a /d", 0),
         ("COPY a* /d", 0),
         ("COPY a b* /d", 0),
-        ("COPY a b /work", 0),
-        ("COPY a b /work/sub", 1),
+        ("COPY a b /site", 0),
+        ("COPY a b /site/sub", 1),
         ("COPY a <<b /d\nx\nb", 1),
     ],
 )
 def test_several_sources_to_a_name_cpy_09(text: str, count: int) -> None:
-    found = converted(f"FROM x\nWORKDIR /work\n{text}\n").warnings
+    found = converted(f"FROM x\nWORKDIR /site\n{text}\n").warnings
     assert [warning.rule for warning in found] == ["MultipleSourcesToFile"] * count
 
 
