@@ -46,7 +46,7 @@ def test_volumes() -> None:
         target="/c", source="/h", kind="bind", readonly=True, propagation="rslave"
     )
     assert options.volume("./rel:/c", cwd=cwd).source == "/here/rel"
-    assert options.volume(".:/c", cwd=cwd).source == "/work"
+    assert options.volume(".:/c", cwd=cwd).source == "/here"
     assert options.volume("/c:ro") == VolumeRequest(target="/c", readonly=True)
     assert options.volume("/h:/a/../c/").target == "/c"
     assert options.volume("n:/c:nocopy").copy is False
