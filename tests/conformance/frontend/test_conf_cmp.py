@@ -6,7 +6,7 @@ import pytest
 
 from builder.llb.ops import Copy, ExecOp, FileOp, MergeOp, MkDir, MkFile, SourceOp
 from builder.llb.serialize import graph_json
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.cli import Runner
 from tests.support.dockerfiles import AMD64, ARM64, converted, execs, ops
 

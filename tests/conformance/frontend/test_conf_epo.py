@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import PybuildError
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs

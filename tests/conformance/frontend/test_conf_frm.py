@@ -11,7 +11,7 @@ from builder.errors import PybuildError
 from builder.frontend.errors import DockerfileError
 from builder.oci.config import DEFAULT_PATH, HealthCheck, History
 from builder.oci.platform import Platform
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import (

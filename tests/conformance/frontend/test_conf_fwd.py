@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.frontend.errors import DockerfileError
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.cli import Runner
 from tests.support.dockerfiles import converted
 

@@ -10,7 +10,7 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import InvalidInstruction
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 
 root_only = pytest.mark.root

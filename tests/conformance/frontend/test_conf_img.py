@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.oci.platform import Platform
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import AMD64, FakeResolver, base_image, converted, history
 

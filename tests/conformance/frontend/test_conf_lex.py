@@ -9,7 +9,7 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.frontend.parser import Dockerfile, parse
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import converted, execs, rules

@@ -11,7 +11,7 @@ import pytest
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import DockerfileError
 from builder.frontend.lintrules import RULES
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import AMD64, ARM64, FakeResolver, base_image, converted, rules

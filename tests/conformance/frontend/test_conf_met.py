@@ -7,7 +7,7 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.errors import DockerfileError
 from builder.llb.ops import MkDir
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, execs, history, ops, rules
 

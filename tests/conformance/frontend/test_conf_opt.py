@@ -9,7 +9,7 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.llb.ops import Ulimit
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs, history, ops

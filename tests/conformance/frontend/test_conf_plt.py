@@ -9,7 +9,7 @@ import pytest
 from builder.errors import PybuildError
 from builder.oci.platform import Platform, best_match, host_platform
 from builder.solver.ops.machine import emulation_for
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 
 

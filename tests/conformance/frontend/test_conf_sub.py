@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.cli import Runner
 
 pytestmark = pytest.mark.root

@@ -10,7 +10,7 @@ from builder.errors import PybuildError
 from builder.frontend.parser import parse
 from builder.llb.ops import MkFile, Mount
 from builder.oci.platform import Platform
-from tests.conformance.frontend.rows import row
+from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, copies, execs, history, names, ops
 

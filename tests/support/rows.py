@@ -1,6 +1,6 @@
 """Which row of the behaviour specification a test shows: the ``row`` marker, and reading it back from the files.
 
-``rows_part*.txt`` list every row, one id a line (``#`` starts a comment). A test says ``@row("LEX-01", "LEX-02")``,
+A conformance folder lists its rows in ``rows_*.txt``, one id a line (``#`` starts a comment). A test says ``@row("LEX-01", "LEX-02")``,
 a case of a parametrized test ``pytest.param(..., marks=row("LEX-01"))``.
 """
 
@@ -13,28 +13,26 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-
 
 def row(*ids: str) -> pytest.MarkDecorator:
     """Mark a test, or one of its cases, as showing these rows."""
     return pytest.mark.row(*ids)
 
 
-def listed() -> dict[str, list[str]]:
-    """The rows that each list names, by file name."""
+def listed(folder: Path) -> dict[str, list[str]]:
+    """The rows that each list of a folder names, by file name."""
     lists = {}
-    for path in sorted(HERE.glob("rows_part*.txt")):
+    for path in sorted(folder.glob("rows_*.txt")):
         lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
         lists[path.name] = [line for line in lines if line]
     return lists
 
 
 @functools.cache
-def shown() -> dict[str, set[str]]:
-    """The test files that show a row, by row. Read from the text, so that a part of the tests can run alone."""
+def shown(folder: Path) -> dict[str, set[str]]:
+    """The test files of a folder that show a row, by row. Read from the text, so that a part of the tests can run alone."""
     found: dict[str, set[str]] = {}
-    for path in sorted(HERE.glob("test_*.py")):
+    for path in sorted(folder.glob("test_*.py")):
         for name in _marked(ast.parse(path.read_text())):
             found.setdefault(name, set()).add(path.name)
     return found
