@@ -10,10 +10,10 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.convert import ConvertOptions
 from builder.oci.platform import Platform
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import AMD64, converted, execs, history, ops, rules
+from tests.support.rows import row
 
 
 def envs(text: str, **options: Any) -> list[tuple[str, ...]]:

@@ -6,9 +6,9 @@ import pytest
 
 from builder.llb.ops import Copy, ExecOp, FileOp, MergeOp, MkDir, MkFile, SourceOp
 from builder.llb.serialize import graph_json
-from tests.support.rows import row
 from tests.support.cli import Runner
 from tests.support.dockerfiles import AMD64, ARM64, converted, execs, ops
+from tests.support.rows import row
 
 
 def kinds(text):

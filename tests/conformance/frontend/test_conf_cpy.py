@@ -20,9 +20,9 @@ import zstandard
 from builder.errors import PybuildError, SolveError
 from builder.frontend.errors import DockerfileError
 from builder.llb.ops import MergeOp
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, converted, copies, history, ops, rules
+from tests.support.rows import row
 
 root_only = pytest.mark.root
 

@@ -20,9 +20,9 @@ from builder.exporter.types import OutputSpec
 from builder.frontend.errors import BadOption
 from builder.sources.contexttree import ContextTree
 from builder.sources.named import parse_named
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, converted, names, ops
+from tests.support.rows import row
 
 root_only = pytest.mark.root
 

@@ -9,9 +9,9 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.errors import suggestion
 from cli.render.snippet import Place, snippet
-from tests.support.rows import row
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted
+from tests.support.rows import row
 
 root_only = pytest.mark.root
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from builder.errors import PybuildError
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs
+from tests.support.rows import row
 
 NAME = "SOURCE_DATE_EPOCH"
 COMMITTED = 1_323_785_716  # 2011-12-13T14:15:16Z, as the repository of these tests says

@@ -6,8 +6,8 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.frontend.words import expand, expand_words
-from tests.support.rows import row
 from tests.support.dockerfiles import converted, copies, execs, history, names, ops
+from tests.support.rows import row
 
 ENV = {"dir": "/data", "name": "web-07", "empty": "", "path": "/a/b/a", "star": "a*b?c\\d", "1": "one"}
 

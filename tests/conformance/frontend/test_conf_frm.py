@@ -11,7 +11,6 @@ from builder.errors import PybuildError
 from builder.frontend.errors import DockerfileError
 from builder.oci.config import DEFAULT_PATH, HealthCheck, History
 from builder.oci.platform import Platform
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import (
@@ -25,6 +24,7 @@ from tests.support.dockerfiles import (
     ops,
     rules,
 )
+from tests.support.rows import row
 
 LIBRARY = "docker.io/library/"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builder.frontend.errors import DockerfileError
-from tests.support.rows import row
 from tests.support.cli import Runner
 from tests.support.dockerfiles import converted
+from tests.support.rows import row
 
 
 @row("FWD-01")

@@ -14,9 +14,9 @@ from builder.frontend.errors import DockerfileError
 from builder.frontend.gitref import parse_git_ref
 from builder.solver.types import Secret
 from builder.sources.giturl import parse_git_ref as parse_context
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import converted, ops
+from tests.support.rows import row
 
 
 @row("GIT-01")

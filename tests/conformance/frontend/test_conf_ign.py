@@ -10,8 +10,8 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import InvalidInstruction
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
+from tests.support.rows import row
 
 root_only = pytest.mark.root
 

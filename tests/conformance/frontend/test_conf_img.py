@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builder.oci.platform import Platform
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import AMD64, FakeResolver, base_image, converted, history
+from tests.support.rows import row
 
 COMMENT = "buildkit.dockerfile.v0"
 EVERYTHING = """\

@@ -9,10 +9,10 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.frontend.parser import Dockerfile, parse
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import converted, execs, rules
+from tests.support.rows import row
 
 
 def runs(text: bytes | str) -> list[str]:

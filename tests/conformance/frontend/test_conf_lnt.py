@@ -11,10 +11,10 @@ import pytest
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import DockerfileError
 from builder.frontend.lintrules import RULES
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import AMD64, ARM64, FakeResolver, base_image, converted, rules
+from tests.support.rows import row
 
 WITHOUT_PAGE = ("InvalidBaseImagePlatform", "MultipleSourcesToFile")
 """The second is a rule that only this builder has (CPY-09)."""

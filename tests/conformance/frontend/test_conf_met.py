@@ -7,9 +7,9 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.errors import DockerfileError
 from builder.llb.ops import MkDir
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, execs, history, ops, rules
+from tests.support.rows import row
 
 
 def problem(text):

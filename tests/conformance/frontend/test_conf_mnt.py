@@ -18,9 +18,9 @@ from builder.errors import PybuildError, SolveError
 from builder.llb.ops import Mount, SecretEnv
 from builder.solver.ops.agentsocket import agent_socket
 from builder.solver.types import Secret, SshAgent
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, converted, execs, names, ops
+from tests.support.rows import row
 
 root = pytest.mark.root
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builder.oci.platform import Platform
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import ARM64, FakeResolver, base_image, converted, names
+from tests.support.rows import row
 
 
 def steps(text, resolver=None, **changes):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from builder.frontend.errors import DockerfileError
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, execs, history, names
+from tests.support.rows import row
 
 
 def with_triggers(*triggers):

@@ -9,10 +9,10 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.llb.ops import Ulimit
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs, history, ops
+from tests.support.rows import row
 
 root_only = pytest.mark.root
 

@@ -9,8 +9,8 @@ import pytest
 from builder.errors import PybuildError
 from builder.oci.platform import Platform, best_match, host_platform
 from builder.solver.ops.machine import emulation_for
-from tests.support.rows import row
 from tests.support.buildlab import Lab
+from tests.support.rows import row
 
 
 @row("PLT-01")

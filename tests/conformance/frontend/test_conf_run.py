@@ -14,9 +14,9 @@ from builder.llb.definition import LinuxResources
 from builder.llb.ops import Mount, Ulimit
 from builder.oci.platform import Platform
 from runtime.spec import Limits
-from tests.support.rows import row
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, execs, history
+from tests.support.rows import row
 
 root = pytest.mark.root
 

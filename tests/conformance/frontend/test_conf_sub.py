@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.rows import row
 from tests.support.cli import Runner
+from tests.support.rows import row
 
 pytestmark = pytest.mark.root
 TEXT = """\

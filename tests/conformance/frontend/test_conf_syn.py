@@ -10,9 +10,9 @@ from builder.errors import PybuildError
 from builder.frontend.parser import parse
 from builder.llb.ops import MkFile, Mount
 from builder.oci.platform import Platform
-from tests.support.rows import row
 from tests.support.buildlab import Lab
 from tests.support.dockerfiles import FakeResolver, base_image, converted, copies, execs, history, names, ops
+from tests.support.rows import row
 
 
 def message(line: str, resolver: FakeResolver | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures of the language's conformance tests: one laboratory and one web server for all of them."""
+"""Fixtures of the conformance tests: one laboratory and one web server for all of them."""
 
 from __future__ import annotations
 
