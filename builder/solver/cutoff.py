@@ -8,7 +8,8 @@ and kept per snapshot, so a first build pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from builder.cache.store import Store
 from builder.cache.tree import View
@@ -20,38 +21,61 @@ from builder.oci.digest import Digest
 from builder.solver.planning import Node, copies_of, selected_paths
 
 
+_OF_RECORD = "content-of-record"
+_TO_RECORD = "record-by-content"
+
+
 def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) -> CacheRecord | None:
-    """The newest stored record of ``node``'s operation whose inputs had the content that they have now."""
-    for record in store.records.near(node.op, node.vertex.name):
-        if record.op != node.op:
-            continue  # only called the same, or for another platform
-        stored = record.parts.get("inputs") or []
-        if len(stored) == len(node.inputs) and all(
-            _same_input(node, position, stored[position], snapshots.get(position), store)
-            for position in range(len(stored))
-        ):
-            return record
-    return None
+    """The stored record of ``node``'s operation whose inputs had the content that they have now.
+
+    Each record is read once and then found by a key made of contents, however many variants there are (CKY-12).
+    """
+    records = [record for record in store.records.near(node.op, node.vertex.name) if record.op == node.op]
+    if not records:
+        return None
+    for record in records:
+        if store.doc(_OF_RECORD, record.key) is None:
+            inputs = [_Content.of(item) for item in record.parts.get("inputs") or ()]
+            key = _content_key(node, inputs, store)
+            store.put_doc(_OF_RECORD, record.key, key.encode())
+            if key:
+                store.put_doc(_TO_RECORD, key, record.key.encode())
+    now = [
+        _Content(part.content, part.selector, snapshots.get(position))
+        for position, part in enumerate(node.inputs)
+    ]
+    found = store.doc(_TO_RECORD, _content_key(node, now, store))
+    return store.records.lookup(found.decode()) if found is not None else None
 
 
-def _same_input(
-    node: Node, position: int, stored: dict[str, str], snapshot: str | None, store: Store
-) -> bool:
-    part = node.inputs[position]
-    if part.content:
-        return stored.get("content") == part.content
-    if stored.get("selector", "") != part.selector:
-        return False
-    before = stored.get("snapshot") or None
-    if before == snapshot:
-        return True
-    if before is None or snapshot is None or store.snapshots.get(before) is None:
-        return False
-    if _is_whole(node, position):
-        return tree_digest(store, before) == tree_digest(store, snapshot)
-    return _selection_digest(node, position, before, store) == _selection_digest(
-        node, position, snapshot, store
-    )
+class _Content(NamedTuple):
+    """What counts of an input: a digest of its content, or the snapshot that it is taken from."""
+
+    content: str
+    selector: str
+    snapshot: str | None
+
+    @classmethod
+    def of(cls, stored: Mapping[str, str]) -> _Content:
+        """As it stands in a record's parts."""
+        return cls(stored.get("content", ""), stored.get("selector", ""), stored.get("snapshot") or None)
+
+
+def _content_key(node: Node, inputs: Sequence[_Content], store: Store) -> str:
+    """The digest of ``node``'s operation on inputs of this content; empty when a snapshot is gone."""
+    if len(inputs) != len(node.inputs):
+        return ""
+    parts: list[list[str]] = []
+    for position, (content, selector, snapshot) in enumerate(inputs):
+        if content or snapshot is None:
+            parts.append(["content", content, selector])
+        elif store.snapshots.get(snapshot) is None:
+            return ""
+        elif _is_whole(node, position):
+            parts.append(["tree", tree_digest(store, snapshot), selector])
+        else:
+            parts.append(["selection", _selection_digest(node, position, snapshot, store), selector])
+    return str(Digest.of(canonical_json([node.op, parts])))
 
 
 def _is_whole(node: Node, position: int) -> bool:
