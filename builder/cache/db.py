@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from builder.cache.faults import point
 from builder.cache.problems import from_os, from_sqlite, is_busy
 from builder.errors import StoreBusy
 
@@ -207,7 +208,9 @@ class Transaction:
         if local.depth == 0:
             try:
                 if error is None:
+                    point("db.commit")
                     db._attempt(connection, _commit)
+                    point("db.committed")
             finally:
                 _rollback(connection)
                 local.connection = None

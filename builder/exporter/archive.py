@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from builder.cache.faults import point
 from builder.errors import BlobMissing, ExportError, InvalidValue
 from builder.exporter.tarout import Out, TarOut
 from builder.oci.canonical import compact_json, document_json
@@ -274,7 +275,9 @@ def _place_blob(blobs: BlobSource, descriptor: Descriptor, path: Path) -> None:
     try:
         with blobs.open(descriptor.digest) as source, temporary.open("xb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
+        point("export.blob-written")
         temporary.replace(path)
+        point("export.blob-placed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -284,7 +287,9 @@ def _place(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{_token()}")
     try:
         temporary.write_bytes(data)
+        point("export.index-written")
         temporary.replace(path)
+        point("export.index-placed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from builder.cache.faults import point
 from builder.errors import ExportError, UsageError
 
 
@@ -67,7 +68,9 @@ def _replacing(path: Path, found: os.stat_result | None) -> Iterator[BinaryIO]:
             yield out
         if found is not None:
             temporary.chmod(stat.S_IMODE(found.st_mode))
+        point("export.written")
         temporary.replace(target)
+        point("export.renamed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

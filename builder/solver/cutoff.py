@@ -20,7 +20,6 @@ from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.solver.planning import Node, copies_of, selected_paths
 
-
 _OF_RECORD = "content-of-record"
 _TO_RECORD = "record-by-content"
 
@@ -28,7 +27,7 @@ _TO_RECORD = "record-by-content"
 def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) -> CacheRecord | None:
     """The stored record of ``node``'s operation whose inputs had the content that they have now.
 
-    Each record is read once and then found by a key made of contents, however many variants there are (CKY-12).
+    Each record is read once, then found by a key made of contents, however many there are (CKY-12).
     """
     records = [record for record in store.records.near(node.op, node.vertex.name) if record.op == node.op]
     if not records:
