@@ -221,9 +221,8 @@ def write_directory(blobs: BlobSource, contents: Contents, directory: Path, root
         finally:
             os.close(lock)
     except OSError as error:
-        raise ExportError(
-            f"cannot write image layout {directory}: {error.strerror}: {error.filename}"
-        ) from error
+        where = f": {error.filename}" if error.filename else ""
+        raise ExportError(f"cannot write image layout {directory}: {error.strerror}{where}") from error
 
 
 def _merged_index(path: Path, roots: Sequence[Root]) -> bytes:

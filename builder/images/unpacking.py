@@ -53,6 +53,8 @@ def unpack_layers(
     known, done = _topmost(store, chains, hold)
     steps = Steps(on_event, vertex)
     parent = known
+    for index in range(done):
+        _remember_layer(store, chains[index], diff_ids[index], layers[index])
     for index in range(done, len(chains)):
         parent = _unpack_one(store, layers[index], diff_ids[index], chains[index], parent, hold, steps)
     return parent
@@ -86,13 +88,27 @@ def _unpack_one(
         with steps.step(f"extracting {layer.digest}", layer.size):
             info = _applied(store, layer, diff_id, chain, parent)
     hold.snapshot(info.id)
+    _set_layer(store, info.id, diff_id, layer)
+    return info.id
+
+
+def _remember_layer(store: Store, chain: ChainId, diff_id: DiffId, layer: Descriptor) -> None:
+    """A snapshot outlives the blob that it came from, and the process that was to note it: note it again.
+
+    Without the note its layer would be packed anew, and need not come out as it was.
+    """
+    info = store.snapshots.by_chain(chain)
+    if info is not None and store.snapshots.any_layer(info.id) is None and store.blobs.has(layer.digest):
+        _set_layer(store, info.id, diff_id, layer)
+
+
+def _set_layer(store: Store, snapshot: str, diff_id: DiffId, layer: Descriptor) -> None:
     store.snapshots.set_layer(
-        info.id,
+        snapshot,
         compression=layer_compression(layer.media_type),
         diff_id=diff_id,
         descriptor=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
     )
-    return info.id
 
 
 def _applied(
