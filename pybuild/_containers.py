@@ -146,7 +146,7 @@ class Containers:
         it (ContainerError ``timeout``, Cancelled). The exit code is a value: see ``Finished.check``.
         """
         removes = remove if remove is not None else not detach
-        more: dict[str, Any] = {"auto_remove": removes}
+        more: dict[str, Any] = {"auto_remove": removes, "starting": True}
         if stdin is not None:
             more |= {"interactive": True, "attach_stdin": True}
         with cases.MonitorProcess.launch() as monitor:

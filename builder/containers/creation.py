@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from builder.errors import NoSuchImage, StoreError
 from builder.oci.digest import chain_ids
 from builder.oci.platform import host_platform
 from runtime import container as engine
-from runtime.state import State
+from runtime.state import State, process_ref
 
 if TYPE_CHECKING:
     from builder.cache.types import StoredImage
@@ -59,6 +60,8 @@ def create(store: Store, request: CreateRequest) -> Container:
             data = document.make(store, container_id, request, image, path_and_args, entries)
             data["ImageSnapshot"], data["InitSnapshot"] = snapshot, init
             data["OnExit"] = list(request.on_exit or settle_command(store.root, container_id))
+            if request.starting:
+                data["Starter"] = astuple(process_ref(os.getpid()))
             spec = specs.base_spec(container_id, request, data, directory)
             engine.create(directory, spec, specs.options(request, data, image.config.stop_signal))
             row = _insert(store, request.name, container_id, image, active.id, data)

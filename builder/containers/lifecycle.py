@@ -15,7 +15,7 @@ from builder.cache.store import Store
 from builder.containers import document, names, networking, specs
 from builder.containers.lookup import find
 from builder.containers.types import Conflict, Container, ExecRequest
-from builder.errors import PybuildError
+from builder.errors import PybuildError, StoreBusy
 from runtime import attach as streams
 from runtime import capabilities, specfile, state
 from runtime import container as engine
@@ -255,6 +255,11 @@ def remove(store: Store, ref: str, *, force: bool = False, volumes: bool = False
 
     Running ones only with ``force``. Anonymous volumes that no other container uses go with ``volumes``.
     """
+    with store.lock(f"start {find(store, ref).id}"):
+        return _remove(store, ref, force=force, volumes=volumes)
+
+
+def _remove(store: Store, ref: str, *, force: bool, volumes: bool) -> str:
     container = find(store, ref)
     if container.state.running:
         if not force:
@@ -300,12 +305,27 @@ def _remove_volumes(store: Store, container: Container) -> None:
 
 
 def prune(store: Store) -> tuple[Container, ...]:
-    """Remove every container that is not running; what was removed."""
+    """Remove every container that is not running nor just being started; what was removed."""
     from builder.containers.lookup import every
 
-    gone = []
-    for container in every(store):
-        if not container.state.running:
-            _delete(store, container, volumes=True)
-            gone.append(container)
-    return tuple(gone)
+    return tuple(container for container in every(store) if _prune(store, container))
+
+
+def _prune(store: Store, container: Container) -> bool:
+    if container.state.running or _is_starting(container):
+        return False
+    try:
+        with store.lock(f"start {container.id}", timeout_s=0):
+            now = find(store, container.id)
+            if now.state.running:
+                return False
+            _delete(store, now, volumes=True)
+    except (StoreBusy, NoSuchContainer):
+        return False  # somebody starts it, or was faster
+    return True
+
+
+def _is_starting(container: Container) -> bool:
+    """Whether who made it is about to start it."""
+    starter = container.data.get("Starter")
+    return container.state.status == "created" and starter is not None and state.ProcessRef(*starter).alive()

@@ -76,7 +76,8 @@ class CreateRequest:
 
     ``entrypoint`` None keeps the image's; empty removes it. ``env`` are ``NAME=value`` or ``NAME`` (removes
     the image's). ``on_exit`` is the command that settles the end of a container whose starter has left;
-    empty = the default one.
+    empty = the default one. ``starting``: this process goes on to start it, so until it ends nobody prunes
+    the container.
     """
 
     image: str
@@ -127,6 +128,7 @@ class CreateRequest:
     cgroup_parent: str = ""
     oom_score_adj: int | None = None
     on_exit: tuple[str, ...] = ()
+    starting: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

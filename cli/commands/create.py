@@ -21,14 +21,16 @@ def run(app: App, args: Args) -> int:
     return 0
 
 
-def make(app: App, args: Args, *, detach: bool) -> Container:
+def make(app: App, args: Args, *, detach: bool, starting: bool = False) -> Container:
     """The container that a command line of create or run asks for; its id is in the cidfile (RUN-07)."""
+    from dataclasses import replace
+
     from builder.containers import create
     from cli.acquire import ensure_image
     from cli.container_options import check_terminal, request_from
 
     check_terminal(args, detach=detach)
-    request = request_from(app, args, detach=detach)
+    request = replace(request_from(app, args, detach=detach), starting=starting)
     cidfile = _claim(args.text("cidfile")) if args.text("cidfile") else None
     try:
         ensure_image(app, args)

@@ -21,7 +21,7 @@ def run(app: App, args: Args) -> int:
     detach = args.on("detach")
     container = None
     with MonitorProcess.launch() as monitor:
-        container = make(app, args, detach=detach)
+        container = make(app, args, detach=detach, starting=True)
         try:
             return _detached(app, container, monitor) if detach else _attached(app, args, container, monitor)
         except BaseException:
