@@ -17,9 +17,11 @@ __all__ = [
     "PybuildError",
     "RateLimited",
     "RegistryError",
+    "SeveralFailed",
     "SolveError",
     "SourceUnavailable",
     "StepFailed",
+    "StepTimedOut",
     "StoreBusy",
     "StoreError",
     "StoreFull",
@@ -94,6 +96,22 @@ class StepFailed(SolveError):
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
         self.log_tail = log_tail
+
+
+class StepTimedOut(StepFailed):
+    """The command of a RUN step took longer than it may."""
+
+    code = "step-timeout"
+
+
+class SeveralFailed(SolveError):
+    """Several steps failed that do not need each other; ``failures`` are in the order in which they did."""
+
+    code = "several-steps-failed"
+
+    def __init__(self, failures: tuple[PybuildError, ...]) -> None:
+        super().__init__(f"{len(failures)} steps failed")
+        self.failures = failures
 
 
 class SourceUnavailable(SolveError):

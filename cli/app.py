@@ -7,6 +7,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import BinaryIO
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class App:
     """One call of the program. Use with ``with``; the store opens on first use and is closed at the end."""
 
-    __slots__ = ("_machine", "_store", "debug", "error_format", "settings")
+    __slots__ = ("_endings", "_machine", "_store", "debug", "error_format", "settings")
 
     def __init__(self, settings: Settings, *, debug: bool = False, error_format: str = "text") -> None:
         self.settings = settings
@@ -28,6 +29,11 @@ class App:
         self.error_format = error_format
         self._store: Store | None = None
         self._machine: LazyMachine | None = None
+        self._endings: list[Callable[[], None]] = []
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Call ``action`` when this call of the program ends; the last one first."""
+        self._endings.append(action)
 
     @property
     def store(self) -> Store:
@@ -35,14 +41,14 @@ class App:
         if self._store is None:
             from builder.cache.store import Store
 
-            self._store = Store.open(self.settings.root)
+            self._store = Store.open(self.settings.root, snapshotter=self.settings.snapshotter)
         return self._store
 
-    def registry_config(self) -> RegistryConfig:
+    def registry_config(self, tls_contexts: tuple[str, ...] = ()) -> RegistryConfig:
         """How registries are spoken to: docker's credentials, ``registries.conf``, certificates, proxies."""
         from cli.registries import registry_config
 
-        return registry_config(self.settings)
+        return registry_config(self.settings, tls_contexts)
 
     @property
     def machine(self) -> Machine:
@@ -51,7 +57,9 @@ class App:
             from builder.build.local import LazyMachine
 
             self._machine = LazyMachine(
-                search_path=self.settings.env("PATH") or "", cdi_dirs=self.settings.cdi_dirs
+                search_path=self.settings.env("PATH") or "",
+                cdi_dirs=self.settings.cdi_dirs,
+                dns=self.settings.dns,
             )
         return self._machine.machine()
 
@@ -67,6 +75,8 @@ class App:
         if self._store is not None:
             self._store.close()
             self._store = None
+        while self._endings:
+            self._endings.pop()()
 
     def say(self, text: str) -> None:
         """A line of result on stdout."""

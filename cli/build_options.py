@@ -14,6 +14,8 @@ from cli.units import csv_fields, csv_pairs, pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.llb.ops import Ulimit
     from builder.solver.types import Secret, SshAgent
     from runtime.spec import Limits
@@ -22,7 +24,9 @@ MAX_SECRET_BYTES = 500 * 1024
 
 
 def build_args(args: Args, settings: Settings) -> tuple[tuple[str, str], ...]:
-    """``--build-arg`` values, then the proxies and SOURCE_DATE_EPOCH of the environment unless given."""
+    """``--build-arg`` values, then proxies of docker's configuration, the environment and ours, and
+    SOURCE_DATE_EPOCH, unless given.
+    """
     found: dict[str, str] = {}
     for item in args.many("build-arg"):
         name, equals, value = item.partition("=")
@@ -31,8 +35,9 @@ def build_args(args: Args, settings: Settings) -> tuple[tuple[str, str], ...]:
         own = value if equals else settings.env(name)
         if own is not None:
             found[name] = own
-    for name, value in settings.proxies:
-        found.setdefault(name, value)
+    for source in (settings.docker_proxies, settings.proxies):
+        taken = {name.upper() for name in found}
+        found |= {name: value for name, value in source if name.upper() not in taken}
     if settings.epoch is not None:
         found.setdefault("SOURCE_DATE_EPOCH", settings.epoch)
     return tuple(found.items())
@@ -43,9 +48,16 @@ def is_implicit_arg(name: str) -> bool:
     return name.upper() in PROXY_NAMES or name == "SOURCE_DATE_EPOCH"
 
 
-def labels(args: Args) -> tuple[tuple[str, str], ...]:
-    """``--label`` values; a label without ``=`` is empty."""
-    found: dict[str, str] = {}
+def attestations(args: Args) -> tuple[str, ...]:
+    """``--attest``, and ``--provenance`` and ``--sbom``, which hold attributes or a boolean (OPT-16)."""
+    found = list(args.many("attest"))
+    found += [f"type={name},{args.text(name)}" for name in ("provenance", "sbom") if args.given(name)]
+    return tuple(found)
+
+
+def labels(args: Args, settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Labels of the configuration, then ``--label`` values; a label without ``=`` is empty."""
+    found = dict(settings.labels)
     for item in args.many("label"):
         key, _, value = item.partition("=")
         if not key:
@@ -100,35 +112,60 @@ def _checked(secret: Secret) -> Secret:
     return secret
 
 
-def ssh_agents(args: Args, settings: Settings) -> tuple[SshAgent, ...]:
-    """``default`` or ``NAME[=SOCKET]`` (CLI-04)."""
-    if not args.many("ssh"):
-        return ()
+def ssh_agents(
+    args: Args, settings: Settings, at_end: Callable[[Callable[[], None]], object]
+) -> tuple[SshAgent, ...]:
+    """``default`` or ``NAME[=SOCKET|KEY[,KEY…]][,raw=true]`` (CLI-04); ``at_end`` takes what stops agents."""
     if not args.many("ssh"):
         return ()
     from builder.solver.types import SshAgent
 
     found: dict[str, SshAgent] = {}
     for item in args.many("ssh"):
-        name, equals, rest = item.partition("=")
-        paths = [path for path in csv_fields(rest, "ssh") if path and not path.startswith("raw=")]
-        if len(paths) > 1:
-            raise UsageError(
-                "only single socket allowed", hint="load the keys into an agent and pass its socket"
-            )
-        socket = paths[0] if paths else settings.ssh_auth_sock
-        if not socket:
-            raise UsageError(
-                f"--ssh {item}: SSH_AUTH_SOCK is not set", hint="start ssh-agent, or name a socket"
-            )
-        if equals and paths and not _is_socket(socket):
-            raise UsageError(
-                f"--ssh {item}: {socket} is not a socket", hint="key files are not read; use ssh-agent"
-            )
+        head, *more = csv_fields(item, "ssh")
+        name, _, first = head.partition("=")
+        name = name or "default"
         if name in found:
             raise UsageError(f"duplicate agent ID {name!r}")
-        found[name] = SshAgent(id=name or "default", socket=os.path.abspath(socket))
+        options = [field for field in more if field.startswith("raw=")]
+        paths = [path for path in (first, *more) if path and path not in options]
+        raw = any(option.removeprefix("raw=").lower() in ("1", "t", "true") for option in options)
+        socket = _agent_of(item, name, paths, settings, at_end, raw=raw)
+        found[name] = SshAgent(id=name, socket=os.path.abspath(socket))
     return tuple(found.values())
+
+
+def _agent_of(
+    item: str,
+    name: str,
+    paths: list[str],
+    settings: Settings,
+    at_end: Callable[[Callable[[], None]], object],
+    *,
+    raw: bool,
+) -> str:
+    """The socket that one ``--ssh`` means. Raises UsageError."""
+    paths = [os.path.expanduser(path) for path in paths]
+    for path in paths:
+        if not os.path.exists(path):
+            raise UsageError(f"--ssh {item}: {path} does not exist")
+    sockets = sum(map(_is_socket, paths))
+    if raw and (len(paths) != 1 or sockets != 1):
+        raise UsageError(f"raw mode must supply exactly one socket path for {name!r}")
+    if sockets and sockets != len(paths):
+        raise UsageError("invalid combination of keys and sockets", hint="give one socket, or keys only")
+    if sockets > 1:
+        raise UsageError("only single socket allowed")
+    if paths and not sockets:
+        from cli.sshkeys import agent_with
+
+        return agent_with(paths, at_end)
+    socket = paths[0] if paths else settings.ssh_auth_sock
+    if not socket:
+        raise UsageError(
+            f"--ssh {item}: SSH_AUTH_SOCK is not set", hint="start ssh-agent, or name a socket or a key"
+        )
+    return socket
 
 
 def _is_socket(path: str) -> bool:
@@ -187,8 +224,6 @@ def _limit(text: str) -> int:
 
 def ulimits(args: Args) -> tuple[Ulimit, ...]:
     """``--ulimit`` values of a build."""
-    if not args.many("ulimit"):
-        return ()
     if not args.many("ulimit"):
         return ()
     from builder.llb.ops import Ulimit

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from builder.errors import UsageError
+from builder.errors import InvalidValue, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.filters import Predicate
 
 Filters = dict[str, tuple[str, ...]]
 
@@ -44,3 +48,13 @@ def boolean(text: str, key: str) -> bool:
     if text.lower() in ("0", "false", "f"):
         return False
     raise UsageError(f"Invalid filter '{key}={text}'", hint="want true or false")
+
+
+def usage_filter(texts: Sequence[str]) -> Predicate:
+    """``--filter`` values over what the build cache keeps (GC-03). Raises UsageError."""
+    from builder.cache.filters import parse_filters
+
+    try:
+        return parse_filters(texts)
+    except InvalidValue as error:
+        raise UsageError(error.message, hint=error.hint) from error

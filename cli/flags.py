@@ -120,12 +120,23 @@ def many(
 class Args:
     """A parsed command line: flag values by name, and the words that are not flags."""
 
-    __slots__ = ("_given", "_values", "words")
+    __slots__ = ("_given", "_values", "after_dashes", "words")
 
-    def __init__(self, values: dict[str, Value], given: set[str], words: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        values: dict[str, Value],
+        given: set[str],
+        words: tuple[str, ...],
+        after_dashes: tuple[str, ...] = (),
+    ) -> None:
         self._values = values
         self._given = given
         self.words = words
+        self.after_dashes = after_dashes
+
+    def changed(self, values: dict[str, Value], words: tuple[str, ...]) -> Args:
+        """A copy with other words, and with these values as if they had been given."""
+        return Args({**self._values, **values}, self._given | set(values), words)
 
     def given(self, name: str) -> bool:
         """Whether the flag was on the command line."""
@@ -160,10 +171,12 @@ class Command:
     """A verb: its flags, how many words it takes, and the function that carries it out.
 
     ``words`` is (at least, at most or None); ``interspersed`` False = the first word ends the flags;
-    ``usage_status`` is the exit status of a wrong command line.
+    ``usage_status`` is the exit status of a wrong command line; ``after_dashes``: what follows ``--`` is a
+    command of its own.
     """
 
     __slots__ = (
+        "after_dashes",
         "aliases",
         "details",
         "flags",
@@ -188,6 +201,7 @@ class Command:
         interspersed: bool = True,
         usage_status: int = 2,
         details: str = "",
+        after_dashes: bool = False,
     ) -> None:
         self.name = name
         self.usage = usage
@@ -198,6 +212,7 @@ class Command:
         self.interspersed = interspersed
         self.usage_status = usage_status
         self.details = details
+        self.after_dashes = after_dashes
 
 
 COMMON = (
@@ -225,7 +240,7 @@ def parse(command: Command, argv: list[str]) -> Args:
     """Read ``argv`` (without the verb); raises UsageError. ``--help`` stops the reading."""
     parser = _Parser(command)
     parser.read(argv)
-    args = Args(parser.values, parser.given, tuple(parser.words))
+    args = Args(parser.values, parser.given, tuple(parser.words), tuple(parser.after))
     if not args.on("help"):
         _check_words(command, len(args.words))
     return args
@@ -252,6 +267,7 @@ class _Parser:
         self.values: dict[str, Value] = {}
         self.given: set[str] = set()
         self.words: list[str] = []
+        self.after: list[str] = []
         self._long: dict[str, Flag] = {}
         self._short: dict[str, Flag] = {}
         for flag in (*COMMON, *command.flags):
@@ -270,7 +286,7 @@ class _Parser:
         while rest:
             word = rest.pop()
             if word == "--":
-                self.words += reversed(rest)
+                (self.after if self.command.after_dashes else self.words).extend(reversed(rest))
                 return
             if word.startswith("--"):
                 self._read_long(word[2:], rest)

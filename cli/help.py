@@ -36,10 +36,13 @@ def main_help() -> str:
 
 def group_help(group: str) -> str:
     """What ``pybuild image --help`` prints."""
-    verbs = GROUPS[group]
+    verbs = {name: SUMMARIES[verb] for name, verb in GROUPS[group].items()}
+    for inner, below in GROUPS.items():
+        if inner.startswith(f"{group} "):
+            verbs[inner.removeprefix(f"{group} ")] = ", ".join(sorted(below))
     width = max(len(name) for name in verbs) + 2
     lines = [f"Usage:  pybuild {group} COMMAND", "", "Commands:"]
-    lines += [f"  {name:<{width}}{SUMMARIES[verbs[name]]}" for name in sorted(verbs)]
+    lines += [f"  {name:<{width}}{verbs[name]}" for name in sorted(verbs)]
     lines += ["", f"Run 'pybuild {group} COMMAND --help' for more information on a command."]
     return "\n".join(lines)
 

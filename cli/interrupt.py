@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from builder.solver.cancel import Cancel
+from builder.cancelling import Cancel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

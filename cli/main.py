@@ -1,6 +1,7 @@
 """The entry point: finds the verb, reads its flags, runs it, and turns the outcome into an exit status.
 
-Only the wanted verb's module is imported. Exit statuses: 0; 1 a build or a verb failed; 2 wrong usage; 125,
+Only the wanted verb's module is imported. Exit statuses: 0; 1 a build or a verb failed; 2 wrong usage; 3 denied
+by a source policy; 70 a bug; 125,
 126, 127 and the command's own status for run, exec and start; 130 interrupted; 141 the reader of our output
 went away.
 """
@@ -183,13 +184,15 @@ def _unknown(words: list[str]) -> int:
     from cli.suggest import did_you_mean
 
     first = words[0]
-    if first in GROUPS:
-        if len(words) == 1 or words[1] in ("--help", "-h"):
-            sys.stdout.write(f"{group_help(first)}\n")
+    group = " ".join(words[:2]) if " ".join(words[:2]) in GROUPS else first
+    if group in GROUPS:
+        rest = words[1 + group.count(" ") :]
+        if not rest or rest[0] in ("--help", "-h"):
+            sys.stdout.write(f"{group_help(group)}\n")
             return 0
-        hint = did_you_mean(words[1], GROUPS[first])
+        hint = did_you_mean(rest[0], GROUPS[group])
         raise UsageError(
-            f"'{first} {words[1]}' is not a pybuild command{hint}", hint=f"See 'pybuild {first} --help'"
+            f"'{group} {rest[0]}' is not a pybuild command{hint}", hint=f"See 'pybuild {group} --help'"
         )
     verbs = (*(name for name in SUMMARIES if " " not in name), *GROUPS)
     raise UsageError(

@@ -1,15 +1,8 @@
-"""What the surroundings say: environment variables and the user's config file; nothing else reads them.
+"""What the surroundings say: environment variables and the user's configuration; nothing else reads them.
 
-The config file is ``$XDG_CONFIG_HOME/pybuild/config.toml`` (optional)::
-
-    root = "/data/pybuild"      # state directory
-    progress = "plain"          # default of build --progress
-    max-parallelism = 4         # steps that run at the same time
-    insecure-registries = ["registry.lan:5000"]
-    allow = ["network.host"]    # entitlements that every build has
-    cdi-spec-dirs = ["/etc/cdi"]  # where devices are described
-
-The command line wins over the environment, the environment over the file.
+The command line wins over the environment, the environment over the configuration file (``cli.config``).
+There may be two: the machine's and, over it, the user's. ``PYBUILD_CONFIG``, or ``--config`` with a name that
+ends in ``.toml``, names one file in the place of both.
 """
 
 from __future__ import annotations
@@ -22,25 +15,35 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
+    from typing import Literal
 
+    from cli.config import Config
+    from runtime.hosts import Dns
+
+SYSTEM_FILE = "/etc/pybuild/config.toml"
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
 class Settings:
     """The environment and the config file of one call."""
 
-    __slots__ = ("_config_dir", "_environ", "_file", "_root")
+    __slots__ = ("_config", "_config_dir", "_config_file", "_environ", "_looked", "_root")
 
     def __init__(self, environ: Mapping[str, str], *, root: str = "", config_dir: str = "") -> None:
         self._environ = environ
         self._root = root
-        self._config_dir = config_dir
-        self._file: dict[str, Any] | None = None
+        own = config_dir.endswith(".toml")
+        self._config_dir = "" if own else config_dir
+        self._config_file = config_dir if own else environ.get("PYBUILD_CONFIG", "")
+        self._config: Config | None = None
+        self._looked = False
 
     @classmethod
     def load(cls, *, root: str = "", config_dir: str = "") -> Settings:
-        """Settings of this process; empty texts = not given on the command line."""
+        """Settings of this process; empty texts = not given on the command line.
+
+        ``config_dir`` is ``--config``: docker's directory, or a configuration file of ours.
+        """
         return cls(os.environ, root=root, config_dir=config_dir)
 
     def env(self, name: str) -> str | None:
@@ -59,7 +62,7 @@ class Settings:
     @property
     def root(self) -> Path:
         """The state directory (design: ``--root``, PYBUILD_ROOT, file, then the default for this user)."""
-        chosen = self._root or self._environ.get("PYBUILD_ROOT") or self._text("root")
+        chosen = self._root or self._environ.get("PYBUILD_ROOT") or self._said("root")
         if chosen:
             return _path(os.path.abspath(os.path.expanduser(chosen)))
         if os.geteuid() == 0 and "_PYBUILD_USERNS" not in self._environ:
@@ -86,7 +89,7 @@ class Settings:
     @property
     def progress(self) -> str:
         """Default of ``build --progress``."""
-        return self._environ.get("BUILDKIT_PROGRESS") or self._text("progress") or "auto"
+        return self._environ.get("BUILDKIT_PROGRESS") or self._said("progress") or "auto"
 
     @property
     def progress_colors(self) -> str:
@@ -104,6 +107,21 @@ class Settings:
         return max(20, self._whole("TTY_DISPLAY_RATE", 100))
 
     @property
+    def history_limits(self) -> tuple[int, int]:
+        """How many builds, and of how many seconds back, stay on record (HSY-05)."""
+        count = self.config.history_max_entries if self.config else None
+        age_s = self.config.history_max_age_s if self.config else None
+        return 50 if count is None else count, 48 * 3600 if age_s is None else int(age_s)
+
+    @property
+    def step_log_limits(self) -> tuple[int, int]:
+        """Bytes, and bytes per second, that a step may show; -1 = any number (EXE-27)."""
+        return (
+            self._limit("BUILDKIT_STEP_LOG_MAX_SIZE", 2 << 20),
+            self._limit("BUILDKIT_STEP_LOG_MAX_SPEED", 200 << 10),
+        )
+
+    @property
     def no_truncate(self) -> bool:
         """Whether rows of the live display may be wider than the terminal (PRG-07)."""
         return self._environ.get("PROGRESS_NO_TRUNC", "").lower() in ("1", "true")
@@ -115,9 +133,11 @@ class Settings:
 
     @property
     def proxies(self) -> tuple[tuple[str, str], ...]:
-        """Proxy variables of the environment, as spelt there."""
+        """Proxy variables of the environment, as spelt there, then those of the file."""
         names = (*PROXY_NAMES, *(name.lower() for name in PROXY_NAMES))
-        return tuple((name, self._environ[name]) for name in names if self._environ.get(name))
+        found = {name: self._environ[name] for name in names if self._environ.get(name)}
+        taken = {name.upper() for name in found}
+        return (*found.items(), *(pair for pair in self._pairs("proxies") if pair[0] not in taken))
 
     @property
     def ssh_auth_sock(self) -> str | None:
@@ -130,16 +150,28 @@ class Settings:
         return self._environ.get("TERM") or "xterm"
 
     @property
+    def config(self) -> Config | None:
+        """What the configuration files say; None without any. Costs one look for each of two files."""
+        if not self._looked:
+            paths = tuple(path for path in self._config_paths() if os.path.exists(path))
+            if self._config_file and not paths:
+                raise UsageError(f"config file {self._config_file}: No such file or directory")
+            if paths:
+                from cli.config import load
+
+                self._config = load(paths)
+            self._looked = True
+        return self._config
+
+    @property
     def max_parallelism(self) -> int | None:
         """Steps that may run at the same time; None = the builder's own choice."""
-        found = self._from_file().get("max-parallelism")
-        return found if isinstance(found, int) and found > 0 else None
+        return (self.config.max_parallelism or None) if self.config else None
 
     @property
     def insecure_registries(self) -> tuple[str, ...]:
         """Registries that may be spoken to without TLS."""
-        found = self._from_file().get("insecure-registries") or ()
-        return tuple(str(host) for host in found) if isinstance(found, list) else ()
+        return self.config.insecure_registries if self.config else ()
 
     @property
     def registries_conf(self) -> tuple[Path, ...]:
@@ -158,12 +190,65 @@ class Settings:
     @property
     def allow(self) -> tuple[str, ...]:
         """Entitlements that builds have without ``--allow``."""
-        return self._list("allow")
+        return self.config.allow if self.config else ()
 
     @property
     def cdi_dirs(self) -> tuple[str, ...]:
         """Where devices are described, if not where it is usual."""
-        return self._list("cdi-spec-dirs")
+        return self.config.cdi_dirs if self.config else ()
+
+    @property
+    def dns(self) -> Dns | None:
+        """Resolver settings of RUN steps, if the configuration has any."""
+        found = self.config
+        if not found or not (found.nameservers or found.dns_search or found.dns_options):
+            return None
+        from runtime.hosts import Dns
+
+        return Dns(found.nameservers, found.dns_search, found.dns_options)
+
+    @property
+    def snapshotter(self) -> Literal["auto", "overlay", "native"]:
+        """How new snapshots are made."""
+        said = self._said("snapshotter")
+        return "overlay" if said == "overlay" else "native" if said == "native" else "auto"
+
+    @property
+    def cgroup_parent(self) -> str:
+        """Parent cgroup of steps without ``--cgroup-parent``."""
+        return self._said("cgroup_parent")
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Target platforms of builds without ``--platform``."""
+        return self.config.platforms if self.config else ()
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Labels of every image that is built."""
+        return self._pairs("labels")
+
+    @property
+    def docker_proxies(self) -> tuple[tuple[str, str], ...]:
+        """Proxies for builds from docker's ``config.json`` (``proxies.default``), as variables."""
+        path = (
+            f"{self._environ.get('DOCKER_CONFIG') or self._config_dir or f'{self.home}/.docker'}/config.json"
+        )
+        try:
+            with open(path, "rb") as file:
+                data = file.read(1 << 20)
+        except OSError:
+            return ()
+        if b'"proxies"' not in data:
+            return ()
+        import json
+
+        try:
+            found = json.loads(data)["proxies"]["default"]
+            names = {name: f"{name.removesuffix('Proxy').upper()}_PROXY" for name in found}
+            return tuple((names[name], str(value)) for name, value in found.items() if value)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return ()
 
     @property
     def traced(self) -> bool:
@@ -174,40 +259,28 @@ class Settings:
         value = self._environ.get(name, "")
         return int(value) if value.isdigit() else default
 
-    def _list(self, key: str) -> tuple[str, ...]:
-        found = self._from_file().get(key, [])
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise UsageError(f"config file {self._file_path()}: {key} must be a list of texts")
-        return tuple(found)
+    def _limit(self, name: str, default: int) -> int:
+        """A number of bytes; negative ones all mean that there is no limit."""
+        try:
+            return max(-1, int(self._environ.get(name, "")))
+        except ValueError:
+            return default
 
-    def _text(self, key: str) -> str:
-        found = self._from_file().get(key)
-        if found is not None and not isinstance(found, str):
-            raise UsageError(f"config file {self._file_path()}: {key} must be text")
-        return found or ""
+    def _said(self, name: str) -> str:
+        """A text of the configuration files, "" when they do not say it."""
+        return str(getattr(self.config, name)) if self.config else ""
 
-    def _file_path(self) -> str:
+    def _pairs(self, name: str) -> tuple[tuple[str, str], ...]:
+        return getattr(self.config, name) if self.config else ()
+
+    def _config_paths(self) -> tuple[str, ...]:
+        if self._config_file:
+            return (os.path.abspath(os.path.expanduser(self._config_file)),)
         base = self._environ.get("XDG_CONFIG_HOME") or f"{self.home}/.config"
-        return f"{base}/pybuild/config.toml"
-
-    def _from_file(self) -> dict[str, Any]:
-        if self._file is None:
-            path = self._file_path()
-            self._file = _read_toml(path) if os.path.exists(path) else {}
-        return self._file
+        return (SYSTEM_FILE, f"{base}/pybuild/config.toml")
 
 
 def _path(text: str | os.PathLike[str]) -> Path:
     from pathlib import Path
 
     return Path(text)
-
-
-def _read_toml(path: str) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"config file {path}: {error}") from error

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from builder.build.report import BuildReport, StepReport
     from builder.build.request import BuildResult
+    from builder.cache.limits import SpaceLimits
     from builder.errors import (
         Cancelled,
         NoSuchImage,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "builder.build.report": ("BuildReport", "StepReport"),
     "builder.build.request": ("BuildResult",),
+    "builder.cache.limits": ("SpaceLimits",),
     "builder.errors": (
         *(
             "Cancelled",
@@ -78,6 +80,7 @@ __all__ = [
     "RegistryConfig",
     "RegistryError",
     "SolveError",
+    "SpaceLimits",
     "StatusEvent",
     "StepFailed",
     "StepReport",

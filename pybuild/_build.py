@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, TypedDict, Unpack
 
-from builder.build.request import BuildRequest, BuildResult
+from builder.build.request import BuildInput, BuildRequest, BuildResult
+from builder.cache.limits import SpaceLimits
 from builder.errors import UsageError
 from builder.exporter.types import OutputSpec
 from builder.llb.ops import Ulimit
 from builder.registry.hosts import RegistryConfig
+from builder.remotecache.spec import parse_all
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
 from builder.solver.types import Secret, SshAgent
@@ -19,6 +21,8 @@ from runtime.spec import Limits
 
 Path = str | os.PathLike[str]
 Context = Path | Tree
+NamedContext = Path | BuildResult
+"""What a named context stands for: a path, a source like ``docker-image://…``, or what another build made."""
 
 
 class BuildOptions(TypedDict, total=False):
@@ -33,7 +37,9 @@ class BuildOptions(TypedDict, total=False):
     outputs: Sequence[OutputSpec | str]
     secrets: Mapping[str, bytes | str] | None
     ssh: Mapping[str, Path] | None
-    build_contexts: Mapping[str, Path] | None
+    build_contexts: Mapping[str, NamedContext] | None
+    cache_from: Sequence[str]
+    cache_to: Sequence[str]
     no_cache: bool | Sequence[str]
     pull: bool
     network: str | None
@@ -42,9 +48,17 @@ class BuildOptions(TypedDict, total=False):
     limits: Limits | None
     ulimits: Sequence[Ulimit]
     shm_size_bytes: int
+    attest: Sequence[str]
+    squash: bool
+    reproducible: bool
     max_parallelism: int
+    space: SpaceLimits
+    keep_going: bool
+    retry: int
+    step_timeout: float
     stdout: BinaryIO | None
     build_id: str
+    llb: bytes | None
 
 
 def build(
@@ -68,6 +82,7 @@ def request_of(
     """The request that the arguments mean. Raises UsageError."""
     dockerfile, data = _dockerfile(options.get("dockerfile"))
     no_cache = options.get("no_cache", False)
+    contexts = options.get("build_contexts") or {}
     return BuildRequest(
         context="-" if isinstance(context, Mapping) else os.fspath(context),
         stdin=tar_of(context) if isinstance(context, Mapping) else None,
@@ -83,8 +98,16 @@ def request_of(
         no_cache_filter=() if isinstance(no_cache, bool) else _texts("no_cache", no_cache),
         pull=options.get("pull", False),
         outputs=tuple(map(_output, _listed("outputs", options.get("outputs", ())))),
+        cache_from=parse_all(_texts("cache_from", options.get("cache_from", ()))),
+        cache_to=parse_all(_texts("cache_to", options.get("cache_to", ()))),
         build_contexts=tuple(
-            (name, os.fspath(value)) for name, value in (options.get("build_contexts") or {}).items()
+            (name, f"input:{name}" if isinstance(value, BuildResult) else os.fspath(value))
+            for name, value in contexts.items()
+        ),
+        inputs=tuple(
+            BuildInput(name, _digest(name, value))
+            for name, value in contexts.items()
+            if isinstance(value, BuildResult)
         ),
         secrets=tuple(
             Secret(id=name, data=value.encode() if isinstance(value, str) else value)
@@ -99,10 +122,27 @@ def request_of(
         ulimits=tuple(options.get("ulimits", ())),
         limits=options.get("limits"),
         allow=_texts("allow", options.get("allow", ())),
+        attest=_texts("attest", options.get("attest", ())),
+        squash=options.get("squash", False),
+        reproducible=options.get("reproducible", False),
         registry=registry,
         max_parallelism=options.get("max_parallelism", 0),
+        space=options.get("space"),
+        keep_going=options.get("keep_going", False),
+        retries=options.get("retry", 0),
+        step_timeout_s=options.get("step_timeout", 0),
         build_id=options.get("build_id", ""),
+        llb=options.get("llb"),
     )
+
+
+def _digest(name: str, result: BuildResult) -> str:
+    found = result.digest or result.image_id
+    if found is None:
+        raise UsageError(
+            f"the build for the named context {name} made no image", hint="give it an output of type image"
+        )
+    return found
 
 
 def _dockerfile(given: Path | bytes | None) -> tuple[str | None, bytes | None]:

@@ -78,10 +78,15 @@ class Client:
         - ``tags``, ``build_args``, ``labels``, ``target``, ``platforms``
         - ``outputs``: as in ``--output``; none = into the store. ``stdout`` takes those with ``dest=-``
         - ``secrets``: values by id. ``ssh``: agent sockets by id
-        - ``build_contexts``: named contexts, as in ``--build-context``
+        - ``build_contexts``: named contexts, as in ``--build-context``, or results of other builds
+        - ``cache_from``, ``cache_to``: caches of other machines, as in ``--cache-from`` and ``--cache-to``
         - ``no_cache``: True, or the stages that must run anew; ``pull``: ask for newer bases
+        - ``attest``: as ``--attest``; ``squash``, ``reproducible``
         - ``network``: "none" or "host"; ``allow``, ``extra_hosts``, ``limits``, ``ulimits``,
-          ``shm_size_bytes``, ``max_parallelism`` as their flags
+          ``shm_size_bytes``, ``max_parallelism``, ``keep_going``, ``retry`` as their flags;
+          ``step_timeout`` in seconds
+        - ``space``: limits on the build cache that hold while the build runs (``SpaceLimits``)
+        - ``llb``: a definition in BuildKit's protobuf form that takes the place of the Dockerfile
         - ``build_id``: what to call the build in the history
         """
         from builder.build import build

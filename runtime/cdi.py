@@ -1,7 +1,7 @@
 """Devices by name: Container Device Interface specifications of this machine (row EXE-29).
 
-A specification is a JSON file in ``/etc/cdi`` or ``/var/run/cdi`` that says what a container needs to use a
-device: variables, mounts, nodes. Files in YAML are named in errors but not read. Hooks are not run.
+A specification is a JSON or YAML file in ``/etc/cdi`` or ``/var/run/cdi`` that says what a container needs to
+use a device: variables, mounts, nodes. Hooks are not run.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ class Registry:
             try:
                 self._read(directory / name, here)
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                yaml = "" if name.endswith(".json") else "only JSON is read: "
-                self.unread.append(f"{directory / name}: {yaml}{error}")
+                self.unread.append(f"{directory / name}: {error}")
         self.devices.update(here)
 
     def _read(self, path: Path, here: dict[str, CdiDevice]) -> None:
         with path.open("rb") as file:
-            spec = json.loads(file.read(_LIMIT))
+            data = file.read(_LIMIT)
+        spec = json.loads(data) if path.suffix == ".json" else _yaml(data)
         kind = spec["kind"]
         vendor, slash, sort = kind.partition("/")
         if not vendor or not slash or not sort:
@@ -131,6 +131,18 @@ class Registry:
             if name in here:
                 raise ValueError(f"{name} is defined twice")
             here[name] = CdiDevice(name=name, spec=spec, device=device)
+
+
+def _yaml(data: bytes) -> Any:
+    """YAML of plain values; raises ValueError."""
+    try:
+        import yaml  # slow to import, and seldom needed
+    except ImportError as error:
+        raise ValueError("YAML is read with PyYAML, which is not installed") from error
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"no valid YAML: {error}") from error
 
 
 def _edits(value: Any, name: str) -> Edits:

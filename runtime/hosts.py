@@ -8,6 +8,7 @@ the two host files. Addresses and names come from users, so each is checked befo
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from runtime.errors import ContainerError
 
@@ -19,6 +20,14 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 _SYSTEMD_RESOLV_CONF = Path("/run/systemd/resolve/resolv.conf")
 _HOSTS = Path("/etc/hosts")
 _MAX_FILE = 1 << 20
+
+
+class Dns(NamedTuple):
+    """Resolver settings that win over the host's."""
+
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 class BadHostEntry(ContainerError):

@@ -33,6 +33,10 @@ def build(
     ``on_event`` may be called from several threads. Everything heavy is imported only when the result of an
     earlier build does not answer the request.
     """
+    if request.reproducible:
+        from builder.build.reproducing import build_reproducible
+
+        return build_reproducible(store, request, on_event=on_event, machine=machine, cancel=cancel)
     from builder.build import memo
 
     if memo.is_eligible(request):

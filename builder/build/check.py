@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from builder.build.machine import Machine
 from builder.build.offline import OfflineResolver
 from builder.build.request import BuildRequest
 from builder.build.resolver import BuildResolver
-from builder.build.run import _convert, _Job, _options, _prepare, load_dockerfile
+from builder.build.run import _convert, _Job, _options, _platforms, _prepare, load_dockerfile
 from builder.cache.store import Store
 from builder.frontend.convert import Conversion, Outline, outline
 from builder.frontend.declared import description
 from builder.frontend.errors import DockerfileError
 from builder.frontend.lint import LintWarning
+from builder.frontend.parser import Dockerfile
 from builder.frontend.source import SourceFile
 from builder.frontend.stages import StageTable
 from builder.llb.definition import Definition
-from builder.oci.platform import Platform, host_platform
+from builder.oci.platform import host_platform
 from builder.solver.cancel import Cancel
 from builder.solver.env import Executor, Networks
 from builder.solver.progress import OnEvent
 from builder.sources.contexts import PreparedContext
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,7 @@ def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
         resolver = OfflineResolver(store, prepared)
         try:
             dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
-            for platform in _platforms(request):
+            for platform in _platforms(request) or (host_platform(),):
                 all_stages = request.target is None
                 found += _convert(
                     job, prepared, dockerfile, resolver, platform, all_stages=all_stages
@@ -79,14 +83,47 @@ def definitions(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tu
         return tuple(conversion.definition for conversion in _conversions(job, prepared))
 
 
+def definitions_of_file(
+    store: Store, request: BuildRequest, *, on_event: OnEvent
+) -> tuple[SourceFile, tuple[Definition, ...]]:
+    """The same with the Dockerfile that they are made from."""
+    with _opened(store, request, on_event) as (job, prepared):
+        source = SourceFile(prepared.dockerfile_name, prepared.dockerfile)
+        return source, tuple(conversion.definition for conversion in _conversions(job, prepared))
+
+
 def targets(
     store: Store, request: BuildRequest, *, on_event: OnEvent
-) -> tuple[SourceFile, tuple[Target, ...]]:
-    """The stages of the Dockerfile in order; the last one is what a build makes by default."""
+) -> tuple[SourceFile, tuple[Target, ...], DockerfileError | None]:
+    """The stages of the Dockerfile in order; the last one is what a build makes by default.
+
+    With the first mistake of a file that has some (SUB-07).
+    """
     with _opened(store, request, on_event) as (_, prepared):
-        dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+        return _asked(store, prepared, _targets)
+
+
+def _asked(
+    store: Store, prepared: PreparedContext, use: Callable[[Dockerfile], T]
+) -> tuple[SourceFile, T, DockerfileError | None]:
+    """What ``use`` says of the Dockerfile, or of what is right in it."""
+    data, name = prepared.dockerfile, prepared.dockerfile_name
+    source = SourceFile(name, data)
+    try:
+        return source, use(load_dockerfile(store, data, name)), None
+    except DockerfileError as error:
+        if error.span is None:
+            raise
+        from builder.frontend.salvage import best_effort
+
+        found, mistake = best_effort(data, name, use)
+        mistake.source = mistake.source or source
+        return source, found, mistake
+
+
+def _targets(dockerfile: Dockerfile) -> tuple[Target, ...]:
     table = StageTable.of(dockerfile)
-    return dockerfile.source, tuple(
+    return tuple(
         Target(
             name=stage.name,
             default=stage is table.stages[-1],
@@ -100,12 +137,17 @@ def targets(
     )
 
 
-def parameters(store: Store, request: BuildRequest, *, on_event: OnEvent) -> tuple[SourceFile, Outline]:
-    """What the target takes: build arguments, secrets, ssh agents (SUB-04). No registry is asked."""
+def parameters(
+    store: Store, request: BuildRequest, *, on_event: OnEvent
+) -> tuple[SourceFile, Outline, DockerfileError | None]:
+    """What the target takes: build arguments, secrets, ssh agents (SUB-04). No registry is asked.
+
+    With the first mistake of a file that has some (SUB-07).
+    """
     with _opened(store, request, on_event) as (job, prepared):
-        dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
-        options = _options(job, prepared, _platforms(request)[0])
-        return dockerfile.source, outline(dockerfile, options, OfflineResolver(store, prepared))
+        options = _options(job, prepared, (_platforms(request) or (host_platform(),))[0])
+        resolver = OfflineResolver(store, prepared)
+        return _asked(store, prepared, lambda dockerfile: outline(dockerfile, options, resolver))
 
 
 @contextmanager
@@ -127,12 +169,8 @@ def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[
 def _conversions(job: _Job, prepared: PreparedContext) -> tuple[Conversion, ...]:
     dockerfile = load_dockerfile(job.store, prepared.dockerfile, prepared.dockerfile_name)
     resolver = BuildResolver(job.store, job.hold, job.emit, prepared, job.request)
-    platforms = _platforms(job.request)
+    platforms = _platforms(job.request) or (host_platform(),)
     return tuple(_convert(job, prepared, dockerfile, resolver, platform) for platform in platforms)
-
-
-def _platforms(request: BuildRequest) -> tuple[Platform, ...]:
-    return tuple(map(Platform.parse, request.platforms)) or (host_platform(),)
 
 
 def _no_executor() -> Executor:

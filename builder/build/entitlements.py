@@ -33,10 +33,11 @@ class Granted:
         return self.devices.get(device, device)
 
 
-def granted(items: Iterable[str], *, network: str = "") -> Granted:
+def granted(items: Iterable[str], *, network: str = "", forbidden: Iterable[str] = ()) -> Granted:
     """Read ``--allow`` values, cut at commas or not; raises UsageError.
 
-    A build that is told to use the host's network has the right to.
+    A build that is told to use the host's network has the right to. What is ``forbidden`` by this machine's
+    configuration cannot be granted: an entitlement, all devices (``device``) or one (``device=NAME``).
     """
     names = {"network.host"} if network == "host" else set()
     devices: dict[str, str] = {}
@@ -52,7 +53,19 @@ def granted(items: Iterable[str], *, network: str = "") -> Granted:
         elif name not in _WITHOUT_EFFECT:
             hint = suggestion(name, NAMES).strip(" ()")
             raise UsageError(f"unknown entitlement {item}", hint=hint or f"known are {', '.join(NAMES)}")
+    _check_forbidden(names, devices, frozenset(forbidden))
     return Granted(names=frozenset(names), devices=devices)
+
+
+def _check_forbidden(names: set[str], devices: dict[str, str], forbidden: frozenset[str]) -> None:
+    asked = [*sorted(names), *(f"device={real}" for real in devices.values())]
+    for item in asked:
+        if item in forbidden or item.partition("=")[0] in forbidden:
+            raise UsageError(
+                f"granting entitlement {item} is not allowed by build daemon configuration",
+                hint="entitlements.deny of the configuration file says so",
+                code="entitlement-forbidden",
+            )
 
 
 def check(definitions: Iterable[Definition], grant: Granted, cdi_dirs: Iterable[str]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from builder.cache.differ import compare
-from builder.cache.pack import pack_changes, pack_layer
+from builder.cache.pack import pack_changes
+from builder.cache.restack import SAME_LAYER, layer_changes
 from builder.cache.store import Store
-from builder.cache.tree import View
 from builder.errors import StoreError
 from builder.exporter.types import OutputSpec
 from builder.oci.descriptor import Descriptor
@@ -33,12 +33,12 @@ class LayerOptions:
 
     @classmethod
     def of(cls, spec: OutputSpec) -> LayerOptions:
-        """What an output asks for. With a source date epoch no file is younger than it."""
+        """What an output asks for; times change only where it says so (RPR-02)."""
         return cls(
             compression=spec.compression,
             level=spec.compression_level,
             force=spec.force_compression,
-            clamp_s=spec.epoch,
+            clamp_s=spec.epoch if spec.rewrite_timestamp else None,
         )
 
     @property
@@ -61,10 +61,14 @@ class Layer:
 
 
 class LayerMaker:
-    """Packs snapshots in the background. One per build and compression; a context manager."""
+    """Packs snapshots in the background. One per build and compression; a context manager.
 
-    def __init__(self, store: Store, options: LayerOptions) -> None:
+    ``check`` is called after each layer; what it raises is the layer's failure.
+    """
+
+    def __init__(self, store: Store, options: LayerOptions, check: Callable[[], None] | None = None) -> None:
         self._store = store
+        self._check = check
         self._options = options
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Condition()
@@ -134,6 +138,8 @@ class LayerMaker:
             made: Layer | BaseException
             try:
                 made = pack_snapshot(self._store, snapshot, self._options)
+                if self._check is not None:
+                    self._check()
             except BaseException as error:  # noqa: BLE001 - raised in the thread that asks for the layer
                 made = error
             with self._lock:
@@ -146,28 +152,21 @@ def pack_snapshot(store: Store, snapshot: str, options: LayerOptions) -> Layer:
     info = store.snapshots.get(snapshot)
     if info is None:
         raise StoreError(f"snapshot {snapshot} is gone", code="snapshot-missing")
-    own, lowers = store.snapshots.diff_dir(snapshot)
+    if (other := store.doc(SAME_LAYER, snapshot)) is not None:
+        store.snapshots.share_layers(other.decode("ascii"), snapshot)
+        known = store.snapshots.layer(snapshot, options.variant)
+        if known is not None and store.blobs.has(known[1].digest):
+            return Layer(*known)
     clamp_s = None if info.chain_id is not None else options.clamp_s
-    if info.driver == "overlay":
-        packed = pack_layer(
+    with layer_changes(store.snapshots, snapshot) as (found, tree):
+        packed = pack_changes(
             store.blobs,
-            own,
-            lowers,
+            found,
+            tree,
             compression=options.compression,
             level=options.level,
             clamp_s=clamp_s,
-            userxattr=store.snapshots.userxattr,
         )
-    else:
-        with View(lowers) as before, View((own,)) as after:
-            packed = pack_changes(
-                store.blobs,
-                compare(before, after),
-                after,
-                compression=options.compression,
-                level=options.level,
-                clamp_s=clamp_s,
-            )
     store.snapshots.set_layer(
         snapshot, compression=options.variant, diff_id=packed.diff_id, descriptor=packed.descriptor
     )

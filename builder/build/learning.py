@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.build import memo
+from builder.build.facts import about
 from builder.build.request import BuildRequest, BuildWarning
 from builder.cache.records import joined
 from builder.cache.store import Store
-from builder.exporter.types import ExportResult
+from builder.exporter.types import ExportResult, OutputSpec
 from builder.frontend.convert import Conversion
 from builder.oci.digest import Digest
 from builder.solver.solver import Solved
@@ -63,7 +64,7 @@ def learn(
             "ignore": text.decode("utf-8", "surrogateescape"),
             "ignore_key": str(Digest.of(text)) if text else "",
             "shown": [
-                (step.digest, step.name, step.inputs, not step.source.startswith("local"))
+                (step.digest, step.name, step.inputs, not step.source.startswith("local"), step.group)
                 for step in solved.steps
             ],
             "manifest": root.to_json(),
@@ -73,6 +74,7 @@ def learn(
             "warnings": warnings,
             "unused": conversion.unused_build_args,
             "unused_hints": conversion.unused_hints,
+            "about": about(request, (OutputSpec(type="image"),)),
         },
     )
 

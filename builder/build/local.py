@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from builder.solver.env import Executor
     from builder.solver.reporter import Reporter
+    from runtime.hosts import Dns
     from runtime.launcher import Launcher
     from runtime.spec import Network
 
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 class LazyMachine:
     """Owns the launcher of one call; ``close`` ends it."""
 
-    def __init__(self, *, search_path: str = "", cdi_dirs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, search_path: str = "", cdi_dirs: tuple[str, ...] = (), dns: Dns | None = None
+    ) -> None:
         self._lock = threading.Lock()
         self._places: dict[str, Any] = {}
         if search_path:
             self._places["search_path"] = search_path
         if cdi_dirs:
             self._places["cdi_dirs"] = cdi_dirs
+        if dns:
+            self._places["dns"] = dns
         self._launcher: Launcher | None = None
         self._networks: BridgeNetworks | None = None
 

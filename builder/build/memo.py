@@ -27,9 +27,27 @@ if TYPE_CHECKING:
     from builder.solver.progress import OnEvent
 
 KIND = "build-memo"
-VERSION = 4
+VERSION = 6
 _NO_PART = frozenset(
-    {"context", "stdin", "stdout", "tags", "secrets", "ssh", "registry", "max_parallelism", "build_id"}
+    {
+        "context",
+        "stdin",
+        "cache_from",
+        "stdout",
+        "tags",
+        "secrets",
+        "ssh",
+        "registry",
+        "max_parallelism",
+        "keep_going",
+        "retries",
+        "step_timeout_s",
+        "build_id",
+        "llb",
+        "history",
+        "space",
+        "gc_policies",
+    }
 )
 _FILE_LIMIT = 16 << 20
 _BATCH = 400
@@ -39,10 +57,23 @@ def is_eligible(request: BuildRequest) -> bool:
     """Whether a request is of the kind that can be recognised: a directory in, an image in the store out."""
     return (
         not (request.outputs or request.no_cache or request.no_cache_filter or request.pull)
-        and not (request.build_contexts or request.dockerfile_data is not None or request.dockerfile == "-")
+        and not (
+            request.build_contexts
+            or request.inputs
+            or request.dockerfile_data is not None
+            or request.dockerfile == "-"
+        )
+        and request.llb is None
+        and not (request.source_policy_command or wants_attestations(request))
+        and not request.cache_to
         and len(request.platforms) <= 1
         and os.path.isdir(request.context)
     )
+
+
+def wants_attestations(request: BuildRequest) -> bool:
+    """Whether anything is to be attested; what names the build and its time is never the same twice."""
+    return bool(request.attest) or any(name.startswith("BUILDKIT_ATTEST_") for name, _ in request.build_args)
 
 
 def key_of(request: BuildRequest) -> str:
@@ -60,6 +91,7 @@ def key_of(request: BuildRequest) -> str:
 
 def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | None:
     """The result of an earlier build, named with today's tags, if all that it depended on is unchanged."""
+    started_ns = time.time_ns()
     data = store.doc(KIND, key_of(request))
     if data is None:
         return None
@@ -79,6 +111,7 @@ def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | 
     _replay(known, emit)
     _name(store, names, known, emit)
     return BuildResult(
+        build_id=_put_on_record(store, request, known, started_ns),
         image_id=known["image_id"],
         digest=known["manifest"]["digest"],
         names=names,
@@ -89,6 +122,7 @@ def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | 
         unused_hints=tuple(known["unused_hints"]),
         cached_steps=known["steps"],
         total_steps=known["steps"],
+        bases=tuple((name, digest) for name, digest in known["bases"]),
     )
 
 
@@ -195,7 +229,7 @@ def _selections_hold(store: Store, request: BuildRequest, known: dict[str, Any])
 
 def _replay(known: dict[str, Any], emit: OnEvent) -> None:
     now = time.time_ns()
-    for digest, name, inputs, cached in known["shown"]:
+    for digest, name, inputs, cached, *group in known["shown"]:
         emit(
             VertexEvent(
                 digest=digest,
@@ -204,8 +238,43 @@ def _replay(known: dict[str, Any], emit: OnEvent) -> None:
                 started_ns=now,
                 completed_ns=now,
                 cached=cached,
+                progress_group=group[0] if group else "",
             )
         )
+
+
+def _put_on_record(store: Store, request: BuildRequest, known: dict[str, Any], started_ns: int) -> str:
+    """One row for the history, without a log: what was shown is in it. A failure is the history's alone."""
+    from builder.errors import PybuildError
+
+    build_id = request.build_id or os.urandom(8).hex()
+
+    shown = known["shown"]
+    row = {
+        "recalled": True,
+        **known.get("about", {}),
+        "tags": list(request.tags),
+        "exporters": [{"Type": "image", "Attrs": {"name": ",".join(full_names(request.tags))}}],
+        "image_id": known["image_id"],
+        "digest": known["manifest"]["digest"],
+        "response": known["metadata"],
+        "counts": {"total": len(shown), "cached": sum(item[3] for item in shown), "completed": len(shown)},
+        "shown": shown,
+    }
+    if known["warnings"]:
+        row["counts"]["warnings"] = len(known["warnings"])
+    try:
+        store.db.run(
+            "INSERT OR IGNORE INTO builds(id, created_ns, completed_ns, status, data)"
+            " VALUES(?,?,?,'completed',?)",
+            (build_id, started_ns, time.time_ns(), json.dumps(row)),
+        )
+        before_ns = time.time_ns() - request.history.max_age_s * 1_000_000_000
+        if store.db.one("SELECT 1 FROM builds WHERE created_ns<? LIMIT 1", (before_ns,)) is not None:
+            store.builds.forget_old(request.history.max_builds, before_ns)
+    except PybuildError:
+        pass
+    return build_id
 
 
 def _name(store: Store, names: tuple[str, ...], known: dict[str, Any], emit: OnEvent) -> None:

@@ -42,9 +42,11 @@ class OfflineResolver:
             return NamedContext(source.name, "local", f"local://{source.identifier}")
         if source.kind == "image" and source.identifier != "scratch":
             return NamedContext(source.name, "image", f"docker-image://{source.identifier}")
+        if source.kind == "blob":
+            return NamedContext(source.name, "http", source.identifier)
         if source.kind in ("git", "http"):
             return NamedContext(source.name, source.kind, source.identifier)
-        if source.kind == "oci":
+        if source.kind in ("oci", "input"):
             image = _made_up(source.name, platform)
             return NamedContext(source.name, "oci", f"oci-layout://{source.name}@{image.digest}", image=image)
         return NamedContext(source.name, "scratch")

@@ -14,23 +14,25 @@ from builder.solver.progress import LogEvent, OnEvent, StatusEvent, VertexEvent
 class Phase:
     """Progress of one such step."""
 
-    def __init__(self, name: str, emit: OnEvent) -> None:
+    def __init__(self, name: str, emit: OnEvent, key: str = "") -> None:
         self.name = name
-        self.digest = (
-            "sha256:" + hashlib.sha256(f"phase {name}".encode("utf-8", "surrogateescape")).hexdigest()
-        )
+        told = f"phase {name}{key}".encode("utf-8", "surrogateescape")
+        self.digest = f"sha256:{hashlib.sha256(told).hexdigest()}"
         self._emit = emit
         self._started_ns = time.time_ns()
         self._begun: dict[str, int] = {}
         self._send()
 
-    def status(self, name: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
-        """Progress of a part, in bytes."""
+    def status(
+        self, name: str, current: int = 0, total: int = 0, *, done: bool = False, note: str = ""
+    ) -> None:
+        """Progress of a part, in bytes; ``note`` stands after its name."""
         now = time.time_ns()
         self._emit(
             StatusEvent(
                 vertex=self.digest,
                 id=name,
+                name=note,
                 current=current,
                 total=total,
                 timestamp_ns=now,
@@ -50,7 +52,8 @@ class Phase:
     def forward(self, event: object) -> None:
         """Pass on another room's status or log as part of this step."""
         if isinstance(event, StatusEvent):
-            self.status(event.id, event.current, event.total, done=event.completed_ns is not None)
+            done = event.completed_ns is not None
+            self.status(event.id, event.current, event.total, done=done, note=event.name)
         elif isinstance(event, LogEvent):
             self._emit(
                 LogEvent(
@@ -79,9 +82,11 @@ class Phase:
 
 
 @contextmanager
-def phase(name: str, emit: OnEvent) -> Iterator[Phase]:
-    """Show ``name`` while the body runs; its failure is the step's failure."""
-    step = Phase(name, emit)
+def phase(name: str, emit: OnEvent, *, key: str = "") -> Iterator[Phase]:
+    """Show ``name`` while the body runs; its failure is the step's failure. ``key`` tells steps of one name
+    apart.
+    """
+    step = Phase(name, emit, key)
     try:
         yield step
     except Cancelled:

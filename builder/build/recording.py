@@ -7,22 +7,24 @@ nearest cache record. A history that cannot be written never fails a build.
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from builder.build import facts
+from builder.build.buildlog import LogWriter
 from builder.build.report import BuildReport, StepReport, StepStatus, report_of
-from builder.build.request import BuildRequest
+from builder.build.request import BuildRequest, BuildResult
 from builder.cache.history import BuildStatus
 from builder.cache.store import Store
 from builder.errors import Cancelled, PybuildError
+from builder.exporter.types import OutputSpec
 from builder.frontend.redact import redact
 from builder.llb.ops import SourceOp
 from builder.oci.digest import Digest
 from builder.solver.causes import Cause
-from builder.solver.progress import Event, OnEvent, VertexEvent
+from builder.solver.progress import Event, OnEvent, VertexEvent, WarningEvent
 
 if TYPE_CHECKING:
     from builder.solver.planning import Node, Nodes
@@ -39,15 +41,23 @@ class Recorder:
     store: Store
     request: BuildRequest
     emit: OnEvent
+    outputs: tuple[OutputSpec, ...] = ()
     id: str = ""
     steps: tuple[StepReport, ...] = ()
+    _about: dict[str, Any] = field(default_factory=dict)
+    _log: LogWriter | None = None
+    _warnings: int = 0
     _plans: list[Nodes] = field(default_factory=list)
     _events: dict[str, VertexEvent] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
-        """Pass on, and remember how every step stands."""
+        """Write down, remember how every step stands, and pass on."""
         if isinstance(event, VertexEvent):
             self._events[event.digest] = event
+        elif isinstance(event, WarningEvent):
+            self._warnings += 1
+        if self._log is not None:
+            self._log.add(event)
         self.emit(event)
 
     def planned(self, nodes: Nodes) -> None:
@@ -58,52 +68,80 @@ class Recorder:
     def recording(self) -> Iterator[None]:
         """The build is what happens inside."""
         self.id = self.request.build_id or secrets.token_hex(8)
+        self._about = facts.about(self.request, self.outputs)
         with contextlib.suppress(PybuildError):
-            self.store.builds.add(self.id, self._about())
+            self.store.builds.add(self.id, self._about)
+            hidden = tuple(secret.data for secret in self.request.secrets)
+            self._log = LogWriter(f"{self.store.builds.directory(self.id)}/log", secrets=hidden)
         try:
             yield
-        except Cancelled:
-            self._finish("canceled")
-            raise
-        except PybuildError as error:
-            self._finish("error", error=redact(error.message))
+        except Cancelled as error:
+            self._finish("canceled", **facts.failure(error))
             raise
         except BaseException as error:
-            self._finish("error", error=type(error).__name__)
+            self._finish("error", **facts.failure(error))
             raise
+        finally:
+            if self._log is not None:
+                self._log.close()
 
-    def done(self, image_id: str | None) -> None:
+    def done(self, result: BuildResult) -> None:
         """The build has ended well."""
-        self._finish("completed", image_id=image_id or "")
+        self._finish(
+            "completed",
+            image_id=result.image_id or "",
+            digest=result.digest or "",
+            response=result.metadata,
+        )
 
-    def _finish(self, status: BuildStatus, **more: str) -> None:
+    def _finish(self, status: BuildStatus, **more: Any) -> None:
         with contextlib.suppress(PybuildError):
             self.steps = tuple(self._reports())
             steps = [step.to_json() for step in self.steps]
-            self.store.builds.finish(self.id, status, {**self._about(), **more, "steps": steps})
+            if self._log is not None:
+                self._log.close()
+                self._write_definition()
+            self.store.builds.finish(
+                self.id,
+                status,
+                {**self._about, **more, "counts": self._counts(), "steps": steps},
+                max_builds=self.request.history.max_builds,
+                max_age_ns=self.request.history.max_age_s * 1_000_000_000,
+            )
 
-    def _about(self) -> dict[str, Any]:
-        request = self.request
-        local = request.context != "-" and "://" not in request.context and os.path.isdir(request.context)
+    def _counts(self) -> dict[str, int]:
+        """Of all steps that were shown, as the reference counts them."""
+        shown = self._events.values()
         return {
-            "context": os.path.realpath(request.context) if local else redact(request.context),
-            "dockerfile": request.dockerfile or "",
-            "target": request.target or "",
-            "tags": list(request.tags),
+            "total": len(shown),
+            "cached": sum(event.cached for event in shown),
+            "completed": sum(event.completed_ns is not None for event in shown),
+            "warnings": self._warnings,
         }
+
+    def _write_definition(self) -> None:
+        import zlib
+
+        vertices = {node.vertex.digest: node.vertex for nodes in self._plans for node in nodes.values()}
+        if not vertices:
+            return
+        text = "".join(f"{line}\n" for line in facts.definition_lines(vertices.values()))
+        path = f"{self.store.builds.directory(self.id)}/definition"
+        with contextlib.suppress(OSError), open(path, "xb") as file:
+            file.write(zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
 
     # --- steps
 
     def _reports(self) -> Iterator[StepReport]:
         waiting = [node for nodes in self._plans for node in nodes.values() if _is_step(node)]
-        names = [node.vertex.name for node in waiting]
+        names = [redact(node.vertex.name) for node in waiting]
         status = [self._status(node) for node in waiting]
         ran = any(state in ("ran", "failed") for state in status)
-        why = _Search(self.store, self.id, self._about(), names) if ran else None
+        why = _Search(self.store, self.id, self._about, names) if ran else None
         for position, node in enumerate(waiting):
             state = status[position]
             report = StepReport(
-                name=node.vertex.name,
+                name=names[position],
                 key=node.key,
                 status=state,
                 duration_ns=self._duration(node),
@@ -184,7 +222,7 @@ class _Search:
 
     def _builds(self, build_id: str, about: dict[str, Any], names: set[str]) -> list[BuildReport]:
         """The last builds of the same context and Dockerfile, else those that had most of the same steps."""
-        rows = self._store.builds.list(limit=_ROWS)
+        rows = self._store.builds.list(limit=_ROWS, recalled=False)
         reports = [report_of(row) for row in rows if row.id != build_id and row.status != "running"]
         reports = [report for report in reports if report.steps]
         same = [

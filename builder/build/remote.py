@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
@@ -9,20 +10,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from builder.build.blobs import BlobSource, is_blob
 from builder.build.sources import RemoteSource
 from builder.cache import keys
+from builder.cache.basejson import go_json
 from builder.cache.store import Store
 from builder.cache.treewriter import Writer
 from builder.cache.types import CacheRecord
+from builder.exporter.times import rfc3339
+from builder.llb.gitref import GitRef
 from builder.llb.ops import SourceOp
+from builder.oci.digest import Digest
+from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
 from builder.solver.reporter import Reporter
 from builder.sources.git import GitSource
-from builder.sources.giturl import GitRef
 from builder.sources.http import HttpAccess, HttpFile, HttpSource
 from builder.sources.steps import Step
 
 Pairs = tuple[tuple[str, str], ...]
+_NO_REGISTRIES = RegistryConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +39,18 @@ class RemoteOptions:
     secrets: Mapping[str, str] = field(default_factory=dict)
     proxy_env: Pairs = ()
     ssh_socket: str = ""
+    registry: RegistryConfig = _NO_REGISTRIES
+    layouts: Mapping[str, Path] = field(default_factory=dict)
 
 
 def remote_source(store: Store, op: SourceOp, options: RemoteOptions) -> RemoteSource:
     """The source that ``op`` names. Raises InvalidValue."""
     if op.identifier.startswith(("http://", "https://")):
-        return _Http(store, op, options)
+        return _File(store, op, _http_source(store, op, options))
+    if is_blob(op.identifier):
+        return _File(
+            store, op, BlobSource(store=store, op=op, registry=options.registry, layouts=options.layouts)
+        )
     return _Git(store, op, options)
 
 
@@ -74,14 +87,17 @@ def _git_source(store: Store, op: SourceOp, options: RemoteOptions) -> GitSource
         proxy_env=options.proxy_env,
         ssh_socket=options.ssh_socket,
         keep_git_dir=op.attr("git.keepgitdir") == "true",
+        public_key=op.attr("git.sig.pubkey"),
     )
 
 
-class _Http:
-    def __init__(self, store: Store, op: SourceOp, options: RemoteOptions) -> None:
+class _File:
+    """One file, from a URL or a blob."""
+
+    def __init__(self, store: Store, op: SourceOp, source: HttpSource | BlobSource) -> None:
         self._store = store
         self._op = op
-        self._source = _http_source(store, op, options)
+        self._source = source
         self._file: HttpFile | None = None
 
     def identity(self, reporter: Reporter) -> str:
@@ -109,6 +125,19 @@ class _Http:
 
         return _snapshot_once(self._store, key, self._op.identifier, cancel, fill)
 
+    def cache_key(self, reporter: Reporter) -> str:
+        file = self._fetched(reporter)
+        value: dict[str, object] = {"Filename": file.name}
+        value["Perm"] = int(self._op.attr("http.perm", "600"), 8)
+        value["UID"], value["GID"] = int(self._op.attr("http.uid", "0")), int(self._op.attr("http.gid", "0"))
+        value["Checksum"] = str(file.digest)
+        if file.mtime_s:
+            value["LastModTime"] = rfc3339(file.mtime_s * 1_000_000_000)
+        return str(Digest.of(go_json(value)))
+
+    def pin(self) -> str:
+        return str(self._file.digest) if self._file is not None else ""
+
     def _fetched(self, reporter: Reporter) -> HttpFile:
         if self._file is None:
             reporter.start()
@@ -131,7 +160,25 @@ class _Git:
         ref = self._source.ref
         git_dir = f".git#{ref.ref}" if self._keep else ""
         modules = "" if ref.submodules else "(skip-submodules)"
-        return f"git {self._commit}{git_dir}:{ref.subdir}{modules} {ref.mtime}"
+        key = self._source.public_key
+        signed = f" signed by {hashlib.sha256(key.encode()).hexdigest()}" if key else ""
+        return f"git {self._commit}{git_dir}:{ref.subdir}{modules} {ref.mtime}{signed}"
+
+    def cache_key(self, reporter: Reporter) -> str:
+        self.identity(reporter)
+        ref = self._source.ref
+        markers = [
+            f".git#{ref.ref}" if self._keep else "",
+            f":{ref.subdir}" if ref.subdir else "",
+            "" if ref.submodules else "(skip-submodules)",
+            "(mtime=commit)" if ref.mtime == "commit" else "",
+        ]
+        return f"{self._commit}{''.join(markers)}"
+
+    def pin(self) -> str:
+        from builder.attest.materials import commit_pin
+
+        return commit_pin(self._commit) if self._commit else ""
 
     def fetch(self, reporter: Reporter, cancel: Cancel) -> str:
         key = keys.source_key("remote", self.identity(reporter))
@@ -159,6 +206,7 @@ def _git_ref(op: SourceOp) -> GitRef:
         keep_git_dir=op.attr("git.keepgitdir") == "true" or None,
         submodules=op.attr("git.skipsubmodules") != "true",
         mtime="commit" if op.attr("git.mtime") == "commit" else "checkout",
+        fetch_by_commit=op.attr("git.fetchbycommit") == "true",
     )
 
 

@@ -112,7 +112,7 @@ def report_of(row: BuildRow) -> BuildReport:
 
 def reports(store: Store, *, limit: int | None = None) -> tuple[BuildReport, ...]:
     """The builds of the history, running ones first, then the newest."""
-    return tuple(report_of(row) for row in store.builds.list(limit=limit))
+    return tuple(report_of(row) for row in store.builds.list(limit=limit, recalled=False))
 
 
 def find_report(store: Store, build_id: str = "") -> BuildReport:
@@ -124,7 +124,7 @@ def find_report(store: Store, build_id: str = "") -> BuildReport:
                 f"no such build: {build_id}", hint="pybuild explain --list", code="no-such-build"
             )
         return report_of(row)
-    for row in store.builds.list(limit=50):
+    for row in store.builds.list(limit=50, recalled=False):
         if row.status != "running":
             return report_of(row)
     raise UsageError(

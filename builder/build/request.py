@@ -9,13 +9,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from builder.build.report import StepReport
+    from builder.cache.limits import Policy as GcPolicy
+    from builder.cache.limits import SpaceLimits
     from builder.exporter.types import OutputSpec
     from builder.llb.ops import Ulimit
     from builder.registry.hosts import RegistryConfig
+    from builder.remotecache.spec import CacheSpec
     from builder.solver.types import Secret, SshAgent
+    from builder.sources.policy import Policy
     from runtime.spec import Limits
 
 Pairs = tuple[tuple[str, str], ...]
+
+
+class HistoryLimits(NamedTuple):
+    """A record of the history goes when it is beyond both (HSY-05)."""
+
+    max_builds: int = 50
+    max_age_s: int = 48 * 3600
+
+
+class BuildInput(NamedTuple):
+    """The result of another build, as contexts name it: ``input:KEY`` (CTX-08).
+
+    ``digest`` is that of an image in the store; ``config`` takes the place of its config, as JSON.
+    """
+
+    key: str
+    digest: str
+    config: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +66,15 @@ class BuildRequest:
     pull: bool = False
     outputs: tuple[OutputSpec, ...] = ()
     build_contexts: Pairs = ()
+    cache_from: tuple[CacheSpec, ...] = ()
+    """Caches of other machines to look results up in."""
+    cache_to: tuple[CacheSpec, ...] = ()
+    """Where to keep results for other machines; ``inline`` puts their keys into the image."""
+    inputs: tuple[BuildInput, ...] = ()
+    context_subdir: str = ""
+    """The directory of a remote context that is the context; the Dockerfile is looked for above it."""
+    resolve_mode: str = ""
+    """``local``: base images from the store before all others (OPT-09); ``pull`` wins."""
     secrets: tuple[Secret, ...] = ()
     ssh: tuple[SshAgent, ...] = ()
     extra_hosts: Pairs = ()
@@ -53,11 +84,47 @@ class BuildRequest:
     cgroup_parent: str = ""
     hostname: str = ""
     limits: Limits | None = None
+    squash: bool = False
+    """One layer in the place of all that the build adds to its base."""
+    reproducible: bool = False
+    """Build twice, with fixed times, and compare."""
+    attest: tuple[str, ...] = ()
+    """Attestations to make: ``type=provenance,mode=max``, ``type=sbom,generator=IMAGE``."""
     allow: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    """Entitlements that this machine's configuration grants to nobody."""
+    source_policies: tuple[Policy, ...] = ()
+    source_policy_command: tuple[str, ...] = ()
+    """A program that is asked about every source, with its arguments."""
     registry: Callable[[], RegistryConfig] | None = field(default=None, compare=False)
     max_parallelism: int = 0
+    keep_going: bool = False
+    """After a failure, run everything that does not need the failed step, and report every failure."""
+    retries: int = 0
+    """How often a RUN step or a source is tried again."""
+    step_timeout_s: float = 0
+    """How long the command of a RUN step may take; 0 = for ever."""
+    space: SpaceLimits | None = None
+    """Limits on the build cache that hold while the build runs; None = the usual clean-up after it."""
+    gc_policies: tuple[GcPolicy, ...] | None = None
+    """What is cleaned up after the build in place of the usual; empty = nothing."""
+    llb: bytes | None = None
+    """A definition in wire form, to be built in the place of a Dockerfile."""
     build_id: str = ""
     """How the build is to be called in the history; empty = a new id."""
+    history: HistoryLimits = field(default=HistoryLimits(), compare=False)
+
+
+def find_input(inputs: tuple[BuildInput, ...], key: str, name: str) -> BuildInput:
+    """The input called ``key``, for the context ``name``; raises UsageError."""
+    for found in inputs:
+        if found.key == key:
+            return found
+    from builder.errors import UsageError
+
+    raise UsageError(
+        f"invalid input {key} for {name}", hint="inputs are results of other builds, given by the caller"
+    )
 
 
 class Lines(NamedTuple):
@@ -99,7 +166,9 @@ class BuildResult:
     unused_hints: tuple[str, ...] = ()
     cached_steps: int = 0
     total_steps: int = 0
+    bases: Pairs = ()
+    """The images that it was built from: name and digest."""
     build_id: str | None = None
-    """Its record in the history; None when the result of an earlier build answered the request."""
+    """Its record in the history."""
     steps: tuple[StepReport, ...] = ()
-    """Every step of a build on record, with why it ran."""
+    """Every step, with why it ran; empty when the result of an earlier build answered the request."""

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from builder import images as image_cases
 from builder.build.phases import Phase, phase
+from builder.build.policy import SourceGate
 from builder.build.remote import RemoteOptions, made_s, remote_source
-from builder.build.request import BuildRequest
+from builder.build.request import BuildInput, BuildRequest, find_input
 from builder.build.sources import BaseImage, RemoteSource, chain_id_of, image_key
 from builder.cache.holds import Hold
 from builder.cache.store import Store
-from builder.errors import PybuildError, SourceUnavailable
-from builder.frontend.convert import NamedContext, ResolvedImage
+from builder.cancelling import carried
+from builder.errors import Cancelled, InvalidValue, PybuildError, SourceUnavailable
+from builder.frontend.convert import Conversion, NamedContext, ResolvedImage
 from builder.frontend.convert.epoch import MAIN_CONTEXT
 from builder.frontend.redact import redact
-from builder.images.resolve import ResolvedBase
+from builder.images.resolve import ResolvedBase, stored_image
 from builder.llb.ops import SourceOp
+from builder.oci.config import ImageConfig
 from builder.oci.digest import ChainId
-from builder.oci.platform import Platform
+from builder.oci.platform import Platform, host_platform
+from builder.oci.reference import Reference
 from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
 from builder.solver.reporter import Reporter
 from builder.sources.contexts import PreparedContext
-from builder.sources.named import NamedSource, normal_name
+from builder.sources.named import NamedSource, normal_name, parse_named
+from builder.sources.policy import MAX_ROUNDS
 
 
 class BuildResolver:
@@ -45,16 +52,71 @@ class BuildResolver:
         self._lock = threading.Lock()
         self._bases: dict[tuple[str, Platform, str], ResolvedBase] = {}
         self._replacing: dict[str, str] = {}
+        self.gate = SourceGate.of(request)
         self.images: dict[str, BaseImage] = {}
         self.registry: RegistryConfig = request.registry() if request.registry else RegistryConfig()
         self._remote_options = RemoteOptions(
             secrets={s.id: s.data.decode("utf-8", "replace").strip() for s in request.secrets},
             proxy_env=tuple((k, v) for k, v in request.build_args if k.lower().endswith("_proxy")),
             ssh_socket=next((agent.socket for agent in request.ssh if agent.id == "default"), ""),
+            registry=self.registry,
+            layouts={
+                source.name: source.path for source in prepared.named.values() if source.path is not None
+            },
         )
 
     def image(self, ref: str, platform: Platform, *, mode: str) -> ResolvedImage:
-        """The image called ``ref``; asked for once per build. Raises SourceUnavailable."""
+        """The image called ``ref``, or what the policy puts in its place; asked for once per build.
+
+        Raises SourceUnavailable, SourceDenied.
+        """
+        if self.gate.open:
+            return self._image(ref, platform, mode)
+        attrs = () if mode == "default" else (("image.resolvemode", mode),)
+        for _ in range(MAX_ROUNDS):
+            name = self._passed_image(f"docker-image://{ref}", attrs)
+            found = self._image(name, platform, mode)
+            pinned = f"docker-image://{name.partition('@')[0]}@{found.digest}"
+            if (ref := self._passed_image(pinned, attrs)) == pinned.removeprefix("docker-image://"):
+                return found
+        raise InvalidValue(f"{ref}: converted by policy more than {MAX_ROUNDS} times", code="policy-loop")
+
+    def gated(self, conversion: Conversion) -> Conversion:
+        """The conversion with its sources as the policy wants them. Raises SourceDenied."""
+        if self.gate.open:
+            return conversion
+        scans = tuple((name, self.gate.definition(item, self._pin)) for name, item in conversion.scans)
+        definition = self.gate.definition(conversion.definition, self._pin)
+        return replace(conversion, definition=definition, scans=scans)
+
+    def _pin(self, op: SourceOp, platform: Platform | None) -> SourceOp:
+        """A source that a policy put in the place of another, ready to be used."""
+        if not op.identifier.startswith("docker-image://"):
+            return op
+        if image_key(op.identifier, platform) in self.images:
+            return op
+        wanted = platform or host_platform()
+        found = self._image(op.identifier.removeprefix("docker-image://"), wanted, self._mode)
+        return SourceOp(
+            identifier=f"docker-image://{found.ref.partition('@')[0]}@{found.digest}", attrs=op.attrs
+        )
+
+    def _passed_image(self, identifier: str, attrs: tuple[tuple[str, str], ...]) -> str:
+        found = self.gate.passed(identifier, attrs)[0]
+        if not found.startswith("docker-image://"):
+            raise InvalidValue(
+                f"policy converts the image {identifier} to {found}, which is no image",
+                hint="want docker-image://…",
+            )
+        if found == identifier:
+            return found.removeprefix("docker-image://")
+        return str(Reference.parse(found.removeprefix("docker-image://")).with_default_tag())
+
+    @property
+    def _mode(self) -> str:
+        return "pull" if self._request.pull else self._request.resolve_mode or "default"
+
+    def _image(self, ref: str, platform: Platform, mode: str) -> ResolvedImage:
         key = (ref, platform, mode)
         with self._lock:
             base = self._bases.get(key)
@@ -76,6 +138,7 @@ class BuildResolver:
         source = self._named.get(f"{known}::{platform}") or self._named.get(known)
         if source is None:
             return None
+        source = self._in_place_of(source)
         match source.kind:
             case "local":
                 return NamedContext(source.name, "local", f"local://{source.identifier}")
@@ -86,12 +149,29 @@ class BuildResolver:
                 return NamedContext(source.name, "image", f"docker-image://{source.identifier}")
             case "oci":
                 return self._layout(source, platform)
+            case "input":
+                return self._input(source, platform)
+            case "blob":
+                return NamedContext(source.name, "http", source.identifier, (("http.filename", "context"),))
             case "git" | "http":
                 return NamedContext(source.name, source.kind, source.identifier)
 
+    def _in_place_of(self, source: NamedSource) -> NamedSource:
+        """An image as named context may become another kind of source by policy (CTX-10).
+
+        A policy that goes in circles ends there, after so many rounds.
+        """
+        if self.gate.open or source.kind != "image" or source.identifier == "scratch":
+            return source
+        found, attrs = self.gate.passed(f"docker-image://{source.identifier}")
+        if found.startswith("docker-image://"):
+            return source
+        remote, (_, hash_, fragment) = dict(attrs).get("git.fullurl", ""), found.partition("#")
+        return parse_named(source.name, f"{remote}{hash_}{fragment}" if remote else found)
+
     def prefetch(self, refs: Iterable[tuple[str, Platform]]) -> None:
         """Resolve several images at once; failures are kept for whoever asks for the image."""
-        mode = "pull" if self._request.pull else "default"
+        mode = self._mode
         wanted = [(ref, platform) for ref, platform in refs if (ref, platform, mode) not in self._bases]
         if len(wanted) < 2:
             return
@@ -102,7 +182,8 @@ class BuildResolver:
             except PybuildError:
                 return
 
-        threads = [threading.Thread(target=resolve, args=item, name="resolve") for item in wanted]
+        task = carried(resolve)
+        threads = [threading.Thread(target=task, args=item, name="resolve") for item in wanted]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -112,6 +193,8 @@ class BuildResolver:
         """When a remote source was made; None when that is not known (EPO-02)."""
         if source.identifier == MAIN_CONTEXT:
             return self._prepared.made_s()
+        identifier, attrs = self.gate.passed(source.identifier, source.attrs)
+        source = SourceOp(identifier=identifier, attrs=attrs)
         with phase(f"[internal] load time of {redact(source.identifier)}", self._emit) as step:
             return made_s(self._store, source, self._remote_options, step)
 
@@ -124,6 +207,8 @@ class BuildResolver:
             return image_cases.resolve_image(
                 self._store, ref, platform, cast("Any", mode), self.registry, self._emit, vertex=step.digest
             )
+        except Cancelled:
+            raise
         except PybuildError as error:
             raise SourceUnavailable(
                 f"{ref}: {error.message}",
@@ -133,11 +218,12 @@ class BuildResolver:
             ) from error
 
     def _answer(self, ref: str, base: ResolvedBase, platform: Platform) -> ResolvedImage:
-        self._file(f"docker-image://{ref}@{base.digest}", platform, base)
+        self._file(f"docker-image://{ref.partition('@')[0]}@{base.digest}", platform, base)
         return ResolvedImage(base.digest, base.config, base.platform, ref)
 
     def _layout(self, source: NamedSource, platform: Platform) -> NamedContext:
         assert source.path is not None
+        self.gate.passed(f"oci-layout://{source.name}@{source.digest}")
         with phase(f"[context {source.name}] load metadata for {source.identifier}", self._emit):
             base = image_cases.import_layout(self._store, source.path, str(source.digest), platform=platform)
         identifier = f"oci-layout://{source.name}@{base.digest}"
@@ -149,11 +235,38 @@ class BuildResolver:
             image=ResolvedImage(base.digest, base.config, base.platform, source.name),
         )
 
+    def _input(self, source: NamedSource, platform: Platform) -> NamedContext:
+        """The image that another build made, with its config (CTX-08, CTX-09)."""
+        found = find_input(self._request.inputs, source.identifier, source.name)
+        base = stored_image(self._store, found.digest, platform)
+        if base is None:
+            raise SourceUnavailable(
+                f"input {found.key}: the store has no image {found.digest} for {platform}",
+                hint="a build that is the input of another needs an output of type image",
+            )
+        config = base.config
+        if found.config is not None:
+            given = _config(found)
+            config = replace(given, diff_ids=config.diff_ids, history=config.history)
+        identifier = f"oci-layout://{source.name}@{base.digest}"
+        self._file(identifier, platform, base)
+        image = ResolvedImage(base.digest, config, base.platform, source.name)
+        return NamedContext(source.name, "oci", identifier, image=image)
+
     def _file(self, identifier: str, platform: Platform, base: ResolvedBase) -> None:
+        self._hold.blob(base.manifest.digest)
         image = _StoredBase(self._store, self._hold, base, self.registry)
         self.images[image_key(identifier, platform)] = image
         self.images[image_key(identifier, base.platform)] = image
         self.images[image_key(identifier, None)] = image
+
+
+def _config(found: BuildInput) -> ImageConfig:
+    """The config that was given with an input; raises InvalidValue."""
+    try:
+        return ImageConfig.from_json(json.loads(found.config or b""))
+    except ValueError as error:
+        raise InvalidValue(f"failed to parse image config for {found.key}: {error}") from error
 
 
 class _StoredBase:
@@ -170,15 +283,38 @@ class _StoredBase:
         return chain_id_of(self._base.config.diff_ids)
 
     def unpack(self, reporter: Reporter, cancel: Cancel) -> str | None:
+        from builder.images.unpacking import unpack_layers
+
         cancel.check()
         forward = partial(_forward, reporter)
         image_cases.ensure_layers(self._store, self._base, forward)
         cancel.check()
-        return image_cases.unpack(self._store, self._base.manifest, self._hold, forward)
+        return unpack_layers(self._store, self._base.layers, self._base.config.diff_ids, self._hold, forward)
+
+    def narrowed(self, op: SourceOp) -> BaseImage:
+        base, wanted, limit = self._base, op.attr("image.checksum"), op.attr("image.layerlimit")
+        if wanted and wanted != str(base.digest):
+            raise SourceUnavailable(
+                f"image digest {base.digest} for {base.ref or op.identifier} does not match expected "
+                f"checksum {wanted}",
+                code="checksum-mismatch",
+            )
+        if not limit:
+            return self
+        if not limit.isdigit() or int(limit) > len(base.layers):
+            raise SourceUnavailable(
+                f"layer limit {limit} is greater than the number of layers in the image {len(base.layers)}",
+                context=(op.identifier,),
+            )
+        count = int(limit)
+        config = replace(base.config, diff_ids=base.config.diff_ids[:count])
+        kept = replace(base, layers=base.layers[:count], config=config)
+        return _StoredBase(self._store, self._hold, kept, self._registry)
 
 
 def _forward(reporter: Reporter, event: object) -> None:
     from builder.solver.progress import StatusEvent
 
     if isinstance(event, StatusEvent):
-        reporter.status(event.id, event.current, event.total, done=event.completed_ns is not None)
+        done = event.completed_ns is not None
+        reporter.status(event.id, event.current, event.total, done=done, note=event.name)

@@ -10,39 +10,51 @@ from typing import TYPE_CHECKING, Any, cast
 
 from builder.build import entitlements
 from builder.build.export import TREE_OUTPUTS, export_all
+from builder.build.failed import StepKeeper
 from builder.build.layers import LayerMaker, LayerOptions
 from builder.build.learning import learn
 from builder.build.machine import Machine
-from builder.build.memo import full_names, warn
+from builder.build.memo import full_names, wants_attestations, warn
 from builder.build.phases import phase
+from builder.build.policy import SourceGate
 from builder.build.recording import Recorder
 from builder.build.request import BuildRequest, BuildResult, BuildWarning, Lines
 from builder.build.resolver import BuildResolver
 from builder.build.sources import BuildSources
+from builder.build.space import Guard, guarded, tidy
 from builder.cache.holds import Hold
 from builder.cache.store import Store
+from builder.cancelling import within
 from builder.errors import SolveError, UsageError
 from builder.exporter.types import BuiltImage, ExportResult, OutputSpec
 from builder.frontend.convert import Conversion, ConvertOptions, Resolver, convert
 from builder.frontend.nodes import FORMAT, Nodes
-from builder.frontend.parser import Dockerfile, parse_nodes
+from builder.frontend.parser import Dockerfile, NodesOf, parse_line, parse_nodes
+from builder.frontend.redact import redact
 from builder.llb.definition import LinuxResources, Vertex
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform, host_platform
+from builder.registry.announce import watching
 from builder.solver.cancel import Cancel
 from builder.solver.env import SolveEnv
 from builder.solver.ops.machine import supported_platforms
 from builder.solver.progress import OnEvent
-from builder.solver.solver import Solved, solve
+from builder.solver.solver import solve_all
 from builder.sources.contexts import PreparedContext, RemoteAccess, prepare_context
 from builder.sources.contexttree import Ignore
 from builder.sources.local import LocalContext
+from runtime.hosts import Dns
 from runtime.spec import Limits
 
 if TYPE_CHECKING:
+    from builder.attest.request import AttestRequest
+    from builder.build.attesting import Attesting
+    from builder.build.caches import BuildCaches
     from builder.solver import planning
 
 NODES_KIND = "dockerfile"
+NO_DOCKERFILE = b"FROM scratch\n"
+"""What stands where the Dockerfile of a definition would."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,11 @@ class _Job:
     hold: Hold
     outputs: tuple[OutputSpec, ...]
     granted: entitlements.Granted = field(default_factory=entitlements.Granted)
-    on_planned: Callable[[planning.Nodes], None] | None = None
+    on_planned: tuple[Callable[[planning.Nodes], None], ...] = ()
+    keeper: StepKeeper | None = None
+    guard: Guard | None = None
+    attest: AttestRequest | None = None
+    build_id: str = ""
 
 
 def run_build(
@@ -69,27 +85,65 @@ def run_build(
     cancel: Cancel | None = None,
 ) -> BuildResult:
     """Build what ``request`` asks for. Raises PybuildError; Cancelled when ``cancel`` was set meanwhile."""
+    try:
+        return _run(store, request, on_event=on_event, machine=machine, cancel=cancel or Cancel())
+    finally:
+        tidy(store, request.space, request.gc_policies)
+
+
+def _run(
+    store: Store, request: BuildRequest, *, on_event: OnEvent, machine: Machine, cancel: Cancel
+) -> BuildResult:
     outputs = _outputs(request)
-    granted = entitlements.granted(request.allow, network=request.network)
-    recorder = Recorder(store, request, on_event)
+    granted = entitlements.granted(request.allow, network=request.network, forbidden=request.forbid)
+    attest = _attest(request)
+    recorder = Recorder(store, request, on_event, outputs)
     with recorder.recording(), store.hold() as hold, ExitStack() as stack:
+        stack.enter_context(watching(partial(phase, emit=recorder)))
+        guard, stop = stack.enter_context(guarded(store, request.space, cancel))
+        stack.enter_context(within(stop))
+        keeper = StepKeeper(store, recorder.id)
+        stack.callback(keeper.done)
         job = _Job(
             store=store,
             request=request,
             emit=recorder,
-            on_planned=recorder.planned,
+            on_planned=(recorder.planned, keeper.planned),
+            keeper=keeper,
             granted=granted,
-            cancel=cancel or Cancel(),
+            cancel=stop,
+            guard=guard,
             machine=machine,
             hold=hold,
             outputs=outputs,
+            attest=attest,
+            build_id=recorder.id,
         )
-        prepared = stack.enter_context(_prepare(job))
+        prepared = _retried(job, lambda _: stack.enter_context(_prepare(job)))
         dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
-        with _located(dockerfile):
+        with _located(dockerfile, request):
             result = _build(job, prepared, dockerfile)
-        recorder.done(result.image_id)
+        recorder.done(result)
         return replace(result, build_id=recorder.id, steps=recorder.steps)
+
+
+def _retried(job: _Job, call: Callable[[bool], PreparedContext]) -> PreparedContext:
+    """A context that comes over the network is asked for again as often as was wanted."""
+    if not job.request.retries or "://" not in job.request.context:
+        return call(True)
+    from builder.solver.retrying import retrying
+
+    def say(text: str) -> None:
+        with phase(text.strip(), job.emit):
+            return
+
+    return retrying(call, job.request.retries, say=say, cancel=job.cancel)
+
+
+def _seconds(store: Store) -> dict[str, float]:
+    from builder.build.estimates import step_seconds
+
+    return step_seconds(store)
 
 
 def load_dockerfile(store: Store, data: bytes, name: str) -> Dockerfile:
@@ -100,20 +154,38 @@ def load_dockerfile(store: Store, data: bytes, name: str) -> Dockerfile:
         return Dockerfile.from_nodes(Nodes.from_bytes(known), data, name)
     nodes = parse_nodes(data, name)
     dockerfile = Dockerfile.from_nodes(nodes, data, name)
-    store.put_doc(NODES_KIND, key, nodes.to_bytes())
+    text = data.decode("utf-8", "replace")
+    if redact(text) == text:  # credentials in URLs are kept nowhere
+        store.put_doc(NODES_KIND, key, nodes.to_bytes())
     return dockerfile
+
+
+def _trigger_nodes(store: Store) -> NodesOf:
+    """Triggers of base images, parsed once and kept by their text like Dockerfiles."""
+
+    def nodes(text: str, escape: str) -> Nodes:
+        key = f"{FORMAT}:{escape}:{Digest.of(text.encode('utf-8', 'surrogateescape'))}"
+        known = store.doc(NODES_KIND, key)
+        if known is not None:
+            return Nodes.from_bytes(known)
+        found = parse_line(text, escape)
+        store.put_doc(NODES_KIND, key, found.to_bytes())
+        return found
+
+    return nodes
 
 
 def _prepare(job: _Job) -> PreparedContext:
     request = job.request
     return prepare_context(
         job.store,
-        request.context,
+        SourceGate.of(request).context(request.context),
         compile_ignore=_compile_ignore,
         stdin=request.stdin,
         dockerfile=request.dockerfile,
-        dockerfile_data=request.dockerfile_data,
+        dockerfile_data=request.dockerfile_data if request.llb is None else NO_DOCKERFILE,
         build_contexts=request.build_contexts,
+        subdir=request.context_subdir,
         steps=partial(phase, emit=job.emit),
         remote=_remote_access(request),
     )
@@ -136,7 +208,7 @@ def _remote_access(request: BuildRequest) -> RemoteAccess:
     args = dict(request.build_args)
     proxies = tuple((k, v) for k, v in args.items() if k.lower().endswith("_proxy"))
     times = bool(args.get("SOURCE_DATE_EPOCH"))
-    keep = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
+    keep = args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "").lower() in ("1", "t", "true")
     return RemoteAccess(
         git_tokens=tokens, ssh_socket=socket, proxy_env=proxies, keep_git_dir=keep, commit_times=times
     )
@@ -146,7 +218,11 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
     request = job.request
     platforms = _platforms(request) or (host_platform(),)
     resolver = BuildResolver(job.store, job.hold, job.emit, prepared, request)
-    conversions = [_convert(job, prepared, dockerfile, resolver, platform) for platform in platforms]
+    conversions = [
+        resolver.gated(_convert(job, prepared, dockerfile, resolver, platform)) for platform in platforms
+    ]
+    attesting = _attesting(job, prepared, resolver)
+    caches = _caches(job, resolver)
     entitlements.check(
         (conversion.definition for conversion in conversions), job.granted, job.machine.cdi_dirs
     )
@@ -156,15 +232,16 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
     outputs = tuple(spec if spec.epoch is not None else replace(spec, epoch=epoch) for spec in job.outputs)
     with ExitStack() as stack:
         makers = _makers(job, outputs, stack)
-        solved: list[Solved] = []
         images: list[BuiltImage] = []
-        sources: list[BuildSources] = []
-        for conversion, platform in zip(conversions, platforms, strict=True):
-            env = _env(job, prepared, resolver, makers)
-            sources.append(cast("BuildSources", env.sources))
-            result = solve(conversion.definition, env)
-            solved.append(result)
-            images.append(_image(conversion, platform, result.snapshot))
+        env = _env(job, prepared, resolver, makers)
+        if caches is not None:
+            env = caches.joined(env, outputs)
+        solved = solve_all([conversion.definition for conversion in conversions], env)
+        for conversion, platform, result in zip(conversions, platforms, solved, strict=True):
+            built = _image(conversion, platform, result.snapshot)
+            images.append(built if attesting is None else attesting.add(built, conversion, result, env))
+        if caches is not None:
+            caches.solved([conversion.definition for conversion in conversions], env.sources)
         results = export_all(
             job.store,
             images,
@@ -174,8 +251,11 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
             emit=job.emit,
             cancel=job.cancel,
             stdout=request.stdout,
+            squash=request.squash,
+            inline=caches.inline_texts if caches is not None else lambda _: (),
         )
-    metadata = _metadata(results)
+        cached = caches.export(makers, epoch=outputs[0].epoch) if caches is not None else {}
+    metadata = {**_metadata(results), **cached}
     if len(platforms) == 1 and len(results) == 1:
         learn(
             store=job.store,
@@ -184,7 +264,7 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
             bases=resolver.bases(),
             conversion=conversions[0],
             solved=solved[0],
-            selections=sources[0].selections,
+            selections=cast("BuildSources", env.sources).selections,
             result=results[0],
             metadata=metadata,
             warnings=warnings,
@@ -202,6 +282,35 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
         unused_hints=conversions[0].unused_hints,
         cached_steps=sum(result.cached_steps for result in solved),
         total_steps=sum(result.total_steps for result in solved),
+        bases=resolver.bases(),
+    )
+
+
+def _attest(request: BuildRequest) -> AttestRequest | None:
+    if not wants_attestations(request):
+        return None
+    from builder.attest.request import parse_request
+
+    return parse_request(request.attest, request.build_args)
+
+
+def _attesting(job: _Job, prepared: PreparedContext, resolver: BuildResolver) -> Attesting | None:
+    if job.attest is None or all(spec.type == "cacheonly" for spec in job.outputs):
+        return None
+    from builder.build.attesting import Attesting
+
+    return Attesting(job.attest, job.store, job.request, prepared, resolver, job.build_id)
+
+
+def _caches(job: _Job, resolver: BuildResolver) -> BuildCaches | None:
+    """The caches of other machines that the build uses."""
+    request = job.request
+    if not (request.cache_from or request.cache_to or "BUILDKIT_INLINE_CACHE" in dict(request.build_args)):
+        return None
+    from builder.build.caches import BuildCaches
+
+    return BuildCaches.of(
+        request, job.store, registry=lambda: resolver.registry, emit=job.emit, cancel=job.cancel
     )
 
 
@@ -214,6 +323,10 @@ def _convert(
     *,
     all_stages: bool = False,
 ) -> Conversion:
+    if job.request.llb is not None:
+        from builder.build.llb import conversion
+
+        return conversion(job.request, platform)
     return convert(dockerfile, _options(job, prepared, platform), resolver, all_stages=all_stages)
 
 
@@ -223,13 +336,14 @@ def _options(job: _Job, prepared: PreparedContext, platform: Platform) -> Conver
         platform=platform,
         build_platform=host_platform(),
         platform_explicit=bool(request.platforms),
+        trigger_nodes=_trigger_nodes(job.store),
         more_platforms=partial(supported_platforms, job.machine.search_path),
         target=request.target,
         build_args=request.build_args,
         labels=request.labels,
         no_cache=request.no_cache or request.no_cache_filter,
         multi_platform=_multi_platform(request),
-        resolve_mode="pull" if request.pull else "default",
+        resolve_mode=cast("Any", "pull" if request.pull else request.resolve_mode or "default"),
         ignore=cast("Any", prepared.ignore),
         network_mode=_network_mode(request.network),
         extra_hosts=request.extra_hosts,
@@ -238,6 +352,7 @@ def _options(job: _Job, prepared: PreparedContext, platform: Platform) -> Conver
         ulimits=request.ulimits,
         cgroup_parent=request.cgroup_parent,
         resources=_resources(request.limits) if request.limits is not None else None,
+        scans=job.attest is not None and job.attest.sbom is not None,
     )
 
 
@@ -282,6 +397,10 @@ def _resources(limits: Limits) -> LinuxResources | None:
 def _env(
     job: _Job, prepared: PreparedContext, resolver: BuildResolver, makers: dict[LayerOptions, LayerMaker]
 ) -> SolveEnv:
+    def on_planned(nodes: planning.Nodes) -> None:
+        for told in job.on_planned:
+            told(nodes)
+
     def on_snapshot(_: Vertex, snapshot: str) -> None:
         for maker in makers.values():
             maker.want(snapshot)
@@ -292,7 +411,7 @@ def _env(
     return SolveEnv(
         store=job.store,
         hold=job.hold,
-        sources=BuildSources(
+        sources=_sources(job.request, prepared, resolver)(
             store=job.store,
             hold=job.hold,
             locals=locals_,
@@ -311,10 +430,28 @@ def _env(
         device_aliases=job.granted.devices,
         cdi_dirs=job.machine.cdi_dirs,
         search_path=job.machine.search_path,
+        dns=job.machine.dns or Dns(),
         max_parallelism=job.request.max_parallelism,
-        on_planned=job.on_planned,
+        keep_going=job.request.keep_going,
+        retries=job.request.retries,
+        step_timeout_s=job.request.step_timeout_s,
+        durations=partial(_seconds, job.store),
+        on_failed=job.keeper.failed if job.keeper is not None else None,
+        check_space=job.guard.check if job.guard else None,
+        on_planned=on_planned,
         on_snapshot=on_snapshot if makers else None,
     )
+
+
+def _sources(
+    request: BuildRequest, prepared: PreparedContext, resolver: BuildResolver
+) -> Callable[..., BuildSources]:
+    if request.llb is None:
+        return BuildSources
+    from builder.build.llb import LlbSources
+
+    mode = "pull" if request.pull else "default"
+    return partial(LlbSources, prepared=prepared, resolver=resolver, mode=mode)
 
 
 def _outputs(request: BuildRequest) -> tuple[OutputSpec, ...]:
@@ -335,7 +472,9 @@ def _makers(job: _Job, outputs: tuple[OutputSpec, ...], stack: ExitStack) -> dic
             continue
         options = LayerOptions.of(spec)
         if options not in makers:
-            makers[options] = stack.enter_context(LayerMaker(job.store, options))
+            makers[options] = stack.enter_context(
+                LayerMaker(job.store, options, job.guard.check if job.guard else None)
+            )
     return makers
 
 
@@ -376,12 +515,21 @@ def _warnings(conversions: list[Conversion]) -> tuple[BuildWarning, ...]:
     )
 
 
+def _source_lines(dockerfile: Dockerfile, request: BuildRequest, filename: str) -> tuple[str, ...]:
+    if request.llb is None:
+        return tuple(dockerfile.source.lines)
+    from builder.build.llb import source_lines
+
+    return source_lines(request, filename)
+
+
 @contextmanager
-def _located(dockerfile: Dockerfile) -> Iterator[None]:
+def _located(dockerfile: Dockerfile, request: BuildRequest) -> Iterator[None]:
     """Give a step's failure the text of the file that it points at."""
     try:
         yield
     except SolveError as error:
-        if error.filename and not error.source_lines:
-            error.source_lines = tuple(dockerfile.source.lines)
+        for found in (error, *getattr(error, "failures", ())):
+            if isinstance(found, SolveError) and found.filename and not found.source_lines:
+                found.source_lines = _source_lines(dockerfile, request, found.filename)
         raise

@@ -13,6 +13,7 @@ from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.cache.tree import SourceTree
 from builder.errors import PathNotFound, SourceUnavailable
+from builder.frontend.redact import redact
 from builder.llb.ops import Copy, SourceOp
 from builder.oci.canonical import canonical_json
 from builder.oci.digest import ChainId, Digest, chain_ids
@@ -21,6 +22,7 @@ from builder.solver.cancel import Cancel
 from builder.solver.reporter import Reporter
 from builder.sources.local import LocalContext
 
+_TRIES = 5
 SELECTION_KIND = "selection-2"
 """Documents that list the entries of a selection, NUL between them: digest, mode (octal), size and path."""
 
@@ -37,12 +39,24 @@ class BaseImage(Protocol):
         """The committed snapshot of its tree, fetched and unpacked if need be."""
         ...
 
+    def narrowed(self, op: SourceOp) -> BaseImage:
+        """The image as the attributes of ``op`` want it (SIM-06). Raises SourceUnavailable."""
+        ...
+
 
 class RemoteSource(Protocol):
     """A git or http source."""
 
     def identity(self, reporter: Reporter) -> str:
         """What names its content for good: a commit, a content digest."""
+        ...
+
+    def pin(self) -> str:
+        """``algorithm:hex`` of its commit or content once ``identity`` was asked; "" before."""
+        ...
+
+    def cache_key(self, reporter: Reporter) -> str:
+        """What names its content in exported caches (CKY-08)."""
         ...
 
     def fetch(self, reporter: Reporter, cancel: Cancel) -> str:
@@ -66,10 +80,10 @@ class BuildSources:
 
     def tree(self, op: SourceOp) -> SourceTree | None:
         """The tree of ``local://NAME``."""
-        if not op.identifier.startswith("local://"):
-            return None
-        name = op.identifier.removeprefix("local://")
-        found = self.locals.get(name)
+        return self._local(op) if op.identifier.startswith("local://") else None
+
+    def _local(self, op: SourceOp) -> LocalContext:
+        found = self.locals.get(op.identifier.removeprefix("local://"))
         if found is None:
             raise SourceUnavailable(
                 "there is no build context to take files from: only a Dockerfile was given",
@@ -80,7 +94,7 @@ class BuildSources:
 
     def select(self, op: SourceOp, copies: tuple[Copy, ...]) -> str:
         """Content digest of what ``copies`` select; an unchanged context costs a stat walk (CTX-13)."""
-        tree = self.locals[op.identifier.removeprefix("local://")]
+        tree = self._local(op)
         wildcard = any(_has_wildcard(copy) for copy in copies)
 
         def compute() -> bytes:
@@ -101,26 +115,52 @@ class BuildSources:
 
     def changed(self, op: SourceOp) -> tuple[str, ...]:
         """Files that were read and are not what they were when the context was looked at."""
-        return self.locals[op.identifier.removeprefix("local://")].changed()
+        return self._local(op).changed()
 
     def key(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> str:
         """An image's chain id, a commit, a content digest: never a name that can move."""
         image = self._image(op, platform)
         if image is not None:
+            reporter.status(f"resolve {op.identifier.partition('://')[2]}", done=True)
             return keys.source_key("image", str(image.chain_id or "scratch"))
         return keys.source_key("remote", self._remote(op).identity(reporter))
+
+    def base_digests(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> tuple[str, ...]:
+        """The names of a source in exported caches (CKY-08)."""
+        if op.identifier.startswith("local://"):
+            return ()
+        from builder.cache.basekeys import image_keys, source_digest
+
+        image = self._image(op, platform)
+        if image is None:
+            return (source_digest(self._remote(op).cache_key(reporter)),)
+        _, at, digest = op.identifier.rpartition("@")
+        known = image_keys(Digest.parse(digest) if at else None, image.chain_id, platform)
+        return tuple(map(source_digest, known or ("scratch",)))
 
     def fetch(
         self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
     ) -> str | None:
         """Unpack an image, check out a repository, download a file; None for an image without layers."""
         image = self._image(op, platform)
-        snapshot = (
-            image.unpack(reporter, cancel) if image is not None else self._remote(op).fetch(reporter, cancel)
+        for _ in range(_TRIES):
+            snapshot = (
+                image.unpack(reporter, cancel)
+                if image is not None
+                else self._remote(op).fetch(reporter, cancel)
+            )
+            if not snapshot or self.hold.snapshot(snapshot):
+                return snapshot
+        raise SourceUnavailable(
+            f"{redact(op.identifier)}: its tree is pruned as soon as it is there",
+            hint="another process removes build cache at the same time; try again when it is done",
         )
-        if snapshot:
-            self.hold.snapshot(snapshot)
-        return snapshot
+
+    def pin(self, op: SourceOp) -> str:
+        """What a git or http source was when this build used it, as ``algorithm:hex``; "" = it did not."""
+        with self._lock:
+            remote = self._remotes.get(op)
+        return remote.pin() if remote is not None else ""
 
     def _image(self, op: SourceOp, platform: Platform | None) -> BaseImage | None:
         if not op.identifier.startswith(("docker-image://", "oci-layout://")):
@@ -128,7 +168,7 @@ class BuildSources:
         found = self.images.get(image_key(op.identifier, platform))
         if found is None:
             raise SourceUnavailable(f"{op.identifier}: not resolved before the build")
-        return found
+        return found.narrowed(op) if op.attrs else found
 
     def _remote(self, op: SourceOp) -> RemoteSource:
         with self._lock:
@@ -179,7 +219,7 @@ def chain_id_of(diff_ids: tuple[Digest, ...]) -> ChainId | None:
 def _ignored_hint(tree: LocalContext, path: str) -> str | None:
     """ERR-03: the file is there, but a rule leaves it out."""
     if not tree.is_ignored(path):
-        return None
+        return _similar_hint(tree, path)
     from builder.frontend.ignorerule import deciding_rule
 
     name, text = tree.ignore_file
@@ -187,6 +227,20 @@ def _ignored_hint(tree: LocalContext, path: str) -> str | None:
     if rule is None:
         return f"{path} exists, but {name} leaves it out"
     return f"{path} exists, but line {rule[0]} of {name} leaves it out: {rule[1]}"
+
+
+def _similar_hint(tree: LocalContext, path: str) -> str | None:
+    """The name beside the missing one that was probably meant (DIA-03)."""
+    from builder.errors import PybuildError
+    from builder.frontend.errors import suggestion
+
+    above, _, name = path.rpartition("/")
+    try:
+        names = [entry for entry, _ in tree.scandir(above)]
+    except (OSError, PybuildError):
+        return None
+    found = suggestion(name, names).removeprefix(" (did you mean ").removesuffix("?)")
+    return f"did you mean {above}/{found}?".replace("mean /", "mean ") if found else None
 
 
 def _selector(copy: Copy) -> list[object]:

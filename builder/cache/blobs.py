@@ -201,12 +201,15 @@ class BlobStore:
                 for item in staged:
                     item.rename(self._tmp)
                     point("blob.verified")
+                    item.linked = True
                     self._link(item.path, item.digest, item.size)
                     point("blob.linked")
                 for algorithm in {item.digest.algorithm for item in staged}:
                     self._flush_dir(algorithm)
                 point("blob.directory-flushed")
                 self._name([(item.digest, item.size) for item in staged])
+                for item in staged:
+                    item.linked = False
                 point("blob.named")
 
     def _link(self, path: str, digest: Digest, size: int) -> None:
@@ -326,11 +329,13 @@ class FileBlobWriter:
 class _Staged:
     """A file below ``tmp/`` that will be a blob."""
 
-    __slots__ = ("_digest", "fd", "path", "size")
+    __slots__ = ("_digest", "fd", "linked", "path", "size")
 
     def __init__(self, path: str, fd: int, digest: Digest | None, size: int) -> None:
         self.path = path
         self.fd = fd
+        self.linked = False
+        """It may stand among the blobs without a row."""
         self._digest = digest
         self.size = size
 
@@ -350,7 +355,9 @@ class _Staged:
         self.path = path
 
     def drop(self) -> None:
-        _unlink_quietly(self.path)
+        """Let it go. One that is half published stays for the next sweep, which gives it its row."""
+        if not self.linked:
+            _unlink_quietly(self.path)
         os.close(self.fd)
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, cast
 
 from builder.errors import InvalidValue, PybuildError
 from builder.oci.descriptor import OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
 
-Name = Literal["gzip", "zstd", "uncompressed"]
+Name = Literal["gzip", "zstd", "estargz", "uncompressed"]
 CHUNK = 1024 * 1024
 _ISAL_LEVEL = 2
 _ZSTD_LEVEL = 3
@@ -22,7 +23,12 @@ _GZIP_FORMAT = 31  # zlib's window bits for a gzip header and trailer
 _MAX_WINDOW = 1 << 27
 _ZSTD_SLICE = 2048
 _XZ_MEMORY = 256 * 1024 * 1024
-_MEDIA_TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD, "uncompressed": OCI_LAYER}
+_MEDIA_TYPES = {
+    "gzip": OCI_LAYER_GZIP,
+    "zstd": OCI_LAYER_ZSTD,
+    "estargz": OCI_LAYER_GZIP,
+    "uncompressed": OCI_LAYER,
+}
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip"),
@@ -67,7 +73,7 @@ def media_type(name: str) -> str:
 def check_name(name: str) -> Name:
     """``name`` when we can compress so; InvalidValue otherwise."""
     if name not in _MEDIA_TYPES:
-        raise InvalidValue(f"unsupported layer compression {name!r}", hint="gzip, zstd or uncompressed")
+        raise InvalidValue(f"unsupported layer compression {name!r}", hint="gzip, zstd, estargz or uncompressed")
     return cast("Name", name)
 
 
@@ -82,14 +88,30 @@ def compressor(name: str, level: int | None = None) -> Compressor:
         return _Plain()
     if name == "zstd":
         return _zstd_compressor(level)
-    if level is None:
-        isal = _isal()
-        if isal is not None:
-            return cast("Compressor", isal.compressobj(_ISAL_LEVEL, isal.DEFLATED, _GZIP_FORMAT))
-        level = 6
-    if not 0 <= level <= 9:
+    if level is not None and not 0 <= level <= 9:
         raise InvalidValue(f"gzip compression level {level} is not between 0 and 9")
-    return zlib.compressobj(level, zlib.DEFLATED, _GZIP_FORMAT)
+    if name == "estargz":
+        from builder.cache.estargz import EStargz
+
+        return EStargz(partial(_gzip_compressor, level))
+    return _gzip_compressor(level)
+
+
+def _gzip_compressor(level: int | None) -> Compressor:
+    isal = _isal() if level is None else None
+    if isal is not None:
+        return cast("Compressor", isal.compressobj(_ISAL_LEVEL, isal.DEFLATED, _GZIP_FORMAT))
+    return zlib.compressobj(6 if level is None else level, zlib.DEFLATED, _GZIP_FORMAT)
+
+
+def appended(packer: Compressor) -> bytes:
+    """What a compressor added to the data by itself, in the clear; known after ``flush``."""
+    return getattr(packer, "appended", b"")
+
+
+def annotations(packer: Compressor) -> tuple[tuple[str, str], ...]:
+    """What a layer's descriptor says about the compressor's work; known after ``flush``."""
+    return getattr(packer, "annotations", ())
 
 
 def engine(name: str, level: int | None = None) -> str:

@@ -91,7 +91,7 @@ class ContainerStore:
                 raise NoSuchContainer(f"no such container: {container_id}")
 
     def remove(self, container_id: str) -> bool:
-        """Forget it and remove its writable tree; False when there is none with this id."""
+        """Forget it and remove its writable tree and its directory; False when there is none with this id."""
         from builder.cache.trash import discard_noted, trash_snapshots
 
         dropped: int | None = None
@@ -100,11 +100,13 @@ class ContainerStore:
             if row is None:
                 return False
             tx.execute("DELETE FROM containers WHERE id=?", (container_id,))
+            tx.execute("INSERT OR IGNORE INTO trash(path) VALUES(?)", (f"containers/{container_id}",))
             if row[0] is not None:
                 kind = tx.execute("SELECT kind FROM snapshots WHERE id=?", (row[0],)).fetchone()
                 if kind is not None and kind[0] == "active":
                     dropped = int(row[0])
                     trash_snapshots(tx, (dropped,))
+        discard_noted(self._db, self._root, f"containers/{container_id}")
         if dropped is not None:
             discard_noted(self._db, self._root, snapshot_path(dropped))
         return True

@@ -208,7 +208,6 @@ class Transaction:
         if local.depth == 0:
             try:
                 if error is None:
-                    point("db.commit")
                     db._attempt(connection, _commit)
                     point("db.committed")
             finally:
@@ -230,6 +229,7 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 
 def _commit(connection: sqlite3.Connection) -> None:
+    point("db.commit")
     connection.execute("COMMIT")
 
 

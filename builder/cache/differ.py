@@ -3,7 +3,7 @@
 ``changes`` reads an upper directory in overlay's form and asks its lower layers only about what it names;
 ``compare`` walks two whole trees. Both give the same list, in directory-walk order: an entry is changed when
 its type, mode, owner, device, link text, kept attributes, time (not of directories) or content differ. The
-root itself is never listed.
+root itself is never among them; ``root_change`` says whether it changed.
 """
 
 from __future__ import annotations
@@ -72,6 +72,21 @@ def compare(old: View, new: View, *, untouched_before_ns: int = 0) -> list[Chang
     differ = _Differ(old, new, untouched_before_ns)
     differ.compared("")
     return differ.result()
+
+
+def root_change(old: View, new: View) -> list[Change]:
+    """The root directory as a change, path "", when its mode, owner or kept attributes differ (BET-04).
+
+    Without lower layers ``old`` is empty, and the root before is one like any new tree's: root's own, 0755.
+    """
+    after = new.lstat("")
+    if after is None:
+        return []
+    before = old.lstat("") if old.layers else None
+    facts = (0o755, 0, 0) if before is None else (stat.S_IMODE(before.st_mode), before.st_uid, before.st_gid)
+    known = kept_xattrs(old.xattrs("")) if before is not None else {}
+    same = facts == (stat.S_IMODE(after.st_mode), after.st_uid, after.st_gid)
+    return [] if same and known == kept_xattrs(new.xattrs("")) else [Change("", "modify", after)]
 
 
 class _Differ:

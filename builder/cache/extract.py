@@ -20,6 +20,7 @@ from builder.cache.tarfields import BadArchive
 from builder.cache.tarread import Entry, TarReader
 from builder.cache.tree import TreeError, join, resolve_in
 from builder.cache.treewriter import Writer
+from builder.cancelling import check as check_cancelled
 from builder.errors import PybuildError, StoreFull
 from builder.oci.digest import DiffId, Digest
 
@@ -143,6 +144,7 @@ class _Applier:
 
     def run(self) -> None:
         for entry in self._reader:
+            check_cancelled()
             try:
                 self._apply(entry)
             except OSError as error:

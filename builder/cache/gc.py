@@ -9,7 +9,6 @@ are released.
 from __future__ import annotations
 
 import heapq
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -18,14 +17,18 @@ from typing import TYPE_CHECKING
 
 from builder.cache.faults import point
 from builder.cache.filters import Predicate, parse_filters
+from builder.cache.limits import Policy, default_policies, disk, keep_target
+from builder.cache.logs import remove_logs
+from builder.cache.mirrors import delete_mirror
 from builder.cache.trash import empty_trash, forget_record, remove_gone, trash_blobs, trash_snapshots
-from builder.cache.usage import Kept, UsageRow, look, measure
+from builder.cache.usage import Kept, Measured, UsageRow, look, measure
 
 if TYPE_CHECKING:
     from builder.cache.store import Store
 
 _INTERNAL = ("internal", "frontend")
-GIB = 1_000_000_000
+BATCH = 200
+"""How many rows go in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +37,6 @@ class PruneReport:
 
     rows: tuple[UsageRow, ...]
     size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """Which rows may go, and how much may stay. All limits zero: everything that matches goes."""
-
-    filters: tuple[str, ...] = ()
-    everything: bool = False
-    keep_duration_s: float = 0
-    max_used: int = 0
-    reserved: int = 0
-    min_free: int = 0
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is any limit on size."""
-        return bool(self.max_used or self.reserved or self.min_free)
 
 
 def prune(
@@ -89,72 +75,71 @@ def prune(
 
 def collect(store: Store, policies: Sequence[Policy] | None = None) -> PruneReport:
     """What runs by itself after a build: every policy in turn (GC-05)."""
-    chosen = default_policies(_disk(store)[0]) if policies is None else policies
+    chosen = default_policies(disk(store.root)[0]) if policies is None else policies
     reports = [apply(store, policy, None) for policy in chosen]
     rows = tuple(row for report in reports for row in report.rows)
     return PruneReport(rows, sum(report.size for report in reports))
 
 
-def default_policies(disk_bytes: int) -> tuple[Policy, ...]:
-    """The reference's policies for a disk of this size (GC-05, GC-08: shares of it are whole gigabytes)."""
-
-    def share(percent: int) -> int:
-        return -(-disk_bytes * percent // 100 // GIB) * GIB
-
-    cap = min(share(80), 100 * GIB)
-    reserved, free = min(share(10), 10 * GIB), share(20)
-    passing = ("type==source.local", "type==exec.cachemount", "type==source.git.checkout")
-    return (
-        Policy(filters=passing, keep_duration_s=48 * 3600, max_used=512_000_000),
-        Policy(keep_duration_s=60 * 86400, max_used=cap, reserved=reserved, min_free=free),
-        Policy(max_used=cap, reserved=reserved, min_free=free),
-        Policy(everything=True, max_used=cap, reserved=reserved, min_free=free),
-    )
-
-
-def keep_target(policy: Policy, total: int, free: int) -> int:
-    """How many bytes may stay (GC-04)."""
-    if not policy.limited:
-        return 0
-    keep = policy.max_used or 1 << 62
-    if policy.min_free > free:
-        keep = min(keep, total - (policy.min_free - free))
-    return max(keep, policy.reserved, 0)
-
-
 def apply(store: Store, policy: Policy, on_removed: Callable[[UsageRow], None] | None) -> PruneReport:
-    """Carry out one policy."""
+    """Carry out one policy, batch by batch: others get their turn in between, and each batch looks anew."""
     matches = parse_filters(policy.filters)
-    measure(store)
-    if policy.limited:
-        rows = look(store).rows
-        if sum(row.size for row in rows) <= keep_target(
-            policy, sum(row.size for row in rows), _disk(store)[1]
-        ):
-            return PruneReport((), 0)
+    removed: list[UsageRow] = []
+    refused: set[str] = set()
+    while True:
+        around = measure(store)
+        if policy.limited and not _may_exceed(store, policy, around):
+            break
+        victims = _batch(store, policy, matches, around, refused)
+        gone = [row for row in victims if _gone(store, row)]
+        refused.update(row.id for row in set(victims) - set(gone))
+        removed += gone
+        if on_removed is not None:
+            for row in gone:
+                on_removed(row)
+        if len(victims) < BATCH:
+            break
+    return PruneReport(tuple(removed), sum(row.size for row in removed))
+
+
+def _may_exceed(store: Store, policy: Policy, around: Measured) -> bool:
+    """Whether more is kept than the policy lets stay; without the gate, as most often nothing has to go."""
+    total = look(store, around).total
+    return total > keep_target(policy, total, disk(store.root)[1])
+
+
+def _batch(
+    store: Store, policy: Policy, matches: Predicate, around: Measured, refused: set[str]
+) -> list[UsageRow]:
+    """Choose and unlink up to ``BATCH`` rows; files of snapshots and blobs are gone on return."""
     with store.gate.removing():
         with store.db.write() as tx:
-            kept = look(store)
-            victims = choose(kept, policy, matches, _disk(store)[1], time.time_ns())
+            kept = look(store, around)
+            kept.rows = [row for row in kept.rows if row.id not in refused]
+            victims = choose(kept, policy, matches, disk(store.root)[1], time.time_ns())[:BATCH]
             _unlink(tx, kept, victims)
             point("gc.marked")
         point("gc.unlinked")
         gone = empty_trash(store.db, str(store.root))
     point("gc.renamed")
     remove_gone(gone)
-    removed: list[UsageRow] = []
-    for row in victims:
-        if row.kind == "cachemount" and not store.cache_mounts.delete(row.id):
-            continue
-        removed.append(row)
-        if on_removed is not None:
-            on_removed(row)
-    return PruneReport(tuple(removed), sum(row.size for row in removed))
+    return victims
+
+
+def _gone(store: Store, row: UsageRow) -> bool:
+    """Remove what has a lock of its own instead of a row under the gate; False when somebody uses it."""
+    if row.kind == "cachemount":
+        return store.cache_mounts.delete(row.id)
+    if row.kind == "mirror":
+        return delete_mirror(str(store.root), row.id)
+    if row.kind == "history":
+        remove_logs(store)
+    return True
 
 
 def choose(kept: Kept, policy: Policy, matches: Predicate, free: int, now_ns: int) -> list[UsageRow]:
     """The rows to remove, in order: leaves first, least valuable first, until the rest fits."""
-    total = sum(row.size for row in kept.rows)
+    total = kept.total
     target = keep_target(policy, total, free)
     newest = now_ns - int(policy.keep_duration_s * 1e9) if policy.keep_duration_s else None
     candidates = {
@@ -163,14 +148,14 @@ def choose(kept: Kept, policy: Policy, matches: Predicate, free: int, now_ns: in
     score = _scores(list(candidates.values()))
     children = dict(kept.children)
     heap = [
-        (score[row.id], row.id)
+        (score[row.id], row.last_used_ns, row.id)
         for row in candidates.values()
         if row.kind != "snapshot" or not children.get(kept.snapshot_of[row.id])
     ]
     heapq.heapify(heap)
     chosen: list[UsageRow] = []
     while heap and (total > target or not policy.limited):
-        row = candidates[heapq.heappop(heap)[1]]
+        row = candidates[heapq.heappop(heap)[2]]
         chosen.append(row)
         total -= row.size
         if row.kind != "snapshot" or not row.parents:
@@ -179,7 +164,7 @@ def choose(kept: Kept, policy: Policy, matches: Predicate, free: int, now_ns: in
         number = kept.snapshot_of.get(parent, -1)
         children[number] = children.get(number, 1) - 1
         if parent in candidates and children[number] == 0:
-            heapq.heappush(heap, (score[parent], parent))
+            heapq.heappush(heap, (score[parent], candidates[parent].last_used_ns, parent))
     return chosen
 
 
@@ -203,7 +188,7 @@ def _scores(rows: list[UsageRow]) -> dict[str, float]:
 
 
 def _last_used(row: UsageRow) -> int:
-    return row.last_used_ns if row.uses else 0
+    return row.last_used_ns
 
 
 def _uses(row: UsageRow) -> int:
@@ -233,9 +218,3 @@ def _forget_leftovers(store: Store) -> None:
         for (key,) in rows:
             forget_record(tx, key)
         tx.execute("DELETE FROM docs")
-
-
-def _disk(store: Store) -> tuple[int, int]:
-    """Size and free bytes of the disk with the state directory."""
-    status = os.statvfs(store.root)
-    return status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize

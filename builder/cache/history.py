@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from builder.cache.db import Database, Row
+from builder.cache.problems import translated
 from builder.cache.staging import Owner
 from builder.errors import StoreError
 
 BuildStatus = Literal["running", "completed", "error", "canceled"]
 MAX_BUILDS = 50
 MAX_AGE_NS = 48 * 3600 * 1_000_000_000
+RECALLED = '{"recalled": true'
+"""How the data of a build begin that was answered whole by the result of an earlier one."""
+KILLED = "build-killed"
 MAX_EVENTS = 20_000
 _TRIM_EVERY = 500
 _POLL_S = 0.1
+_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _COLUMNS = "id, created_ns, completed_ns, status, pinned, data"
 
 
@@ -47,33 +56,73 @@ class Event:
 
 
 class BuildHistory:
-    """The builds of one state directory. One whose process died while running counts as canceled."""
+    """The builds of one state directory. One whose process died while running counts as failed.
 
-    def __init__(self, db: Database, owner: Owner) -> None:
+    A build may have a directory of its own for what is too big for a row: ``directory``.
+    """
+
+    def __init__(self, db: Database, owner: Owner, root: str) -> None:
         self._db = db
         self._owner = owner
+        self._root = root
+
+    def directory(self, build_id: str) -> str:
+        """Where the files of a build are; ids that are no safe file name are replaced by their digest."""
+        return f"{self._root}/{history_path(build_id)}"
 
     def add(self, build_id: str, data: dict[str, Any]) -> None:
-        """A build starts."""
+        """A build starts. An earlier one of the same id is forgotten. Its directory is made, empty."""
         owner = self._owner.name()
-        self._db.run(
-            "INSERT OR REPLACE INTO builds(id, created_ns, status, owner, data) VALUES(?,?,'running',?,?)",
-            (build_id, time.time_ns(), owner, json.dumps(data)),
-        )
+        path = history_path(build_id)
+        if os.path.lexists(f"{self._root}/{path}"):
+            from builder.cache.removal import discard_path
 
-    def finish(self, build_id: str, status: BuildStatus, data: dict[str, Any] | None = None) -> None:
-        """A build ended; ``data`` replaces what was kept. Old records go (HSY-05)."""
+            discard_path(f"{self._root}/{path}", f"{self._root}/tmp")
+        with self._db.write() as tx:
+            tx.execute("DELETE FROM trash WHERE path=?", (path,))
+            tx.execute(
+                "INSERT OR REPLACE INTO builds(id, created_ns, status, owner, data)"
+                " VALUES(?,?,'running',?,?)",
+                (build_id, time.time_ns(), owner, json.dumps({**data, "generation": 1})),
+            )
+            EventLog(self._db).add("build", "start", build_id)
+        with translated("make the record of a build"):
+            os.mkdir(f"{self._root}/{path}", 0o700)
+
+    def finish(
+        self,
+        build_id: str,
+        status: BuildStatus,
+        data: dict[str, Any] | None = None,
+        *,
+        max_builds: int = MAX_BUILDS,
+        max_age_ns: int = MAX_AGE_NS,
+    ) -> None:
+        """A build ended; ``data`` replaces what was kept. Old records go: those that are beyond both limits
+        and not pinned (HSY-05).
+        """
         now = time.time_ns()
+        text = None if data is None else json.dumps({**data, "generation": 2})
         with self._db.write() as tx:
             tx.execute(
                 "UPDATE builds SET status=?, completed_ns=?, owner=NULL, data=coalesce(?, data) WHERE id=?",
-                (status, now, None if data is None else json.dumps(data), build_id),
+                (status, now, text, build_id),
             )
-            tx.execute(
-                "DELETE FROM builds WHERE pinned=0 AND status<>'running' AND created_ns<?"
-                " AND id NOT IN (SELECT id FROM builds ORDER BY created_ns DESC LIMIT ?)",
-                (now - MAX_AGE_NS, MAX_BUILDS),
-            )
+            EventLog(self._db).add("build", "complete", build_id, {"status": status})
+        self.forget_old(max_builds, now - max_age_ns)
+
+    def forget_old(self, max_builds: int, before_ns: int) -> None:
+        """Drop what began before ``before_ns`` and is not among the newest, unless it is pinned (HSY-05)."""
+        find = (
+            "SELECT id FROM builds WHERE pinned=0 AND status<>'running' AND created_ns<?"
+            " AND id NOT IN (SELECT id FROM builds ORDER BY created_ns DESC LIMIT ?)"
+        )
+        args = (before_ns, max_builds)
+        if self._db.one(find, args) is None:
+            return
+        with self._db.write() as tx:
+            gone = [self._unlink(tx, row[0]) for row in tx.execute(find, args).fetchall()]
+        self._discard(gone)
 
     def get(self, build_id: str) -> BuildRow | None:
         """By id, or by the beginning of one that fits one; StoreError when it fits several."""
@@ -86,18 +135,81 @@ class BuildHistory:
             row = rows[0] if rows else None
         return None if row is None else _build(row)
 
-    def list(self, *, limit: int | None = None) -> tuple[BuildRow, ...]:
-        """Running builds first, then the newest (HSY-03)."""
-        sql = f"SELECT {_COLUMNS} FROM builds ORDER BY status='running' DESC, created_ns DESC LIMIT ?"  # noqa: S608
+    def list(self, *, limit: int | None = None, recalled: bool = True) -> tuple[BuildRow, ...]:
+        """Running builds first, then the newest (HSY-03). ``recalled``: with those that the result of an
+        earlier one answered whole.
+        """
+        chosen = "" if recalled else f" WHERE substr(data, 1, {len(RECALLED)})<>'{RECALLED}'"
+        order = "ORDER BY status='running' DESC, created_ns DESC LIMIT ?"
+        sql = f"SELECT {_COLUMNS} FROM builds{chosen} {order}"  # noqa: S608 (constants)
         return tuple(_build(row) for row in self._db.all(sql, (-1 if limit is None else limit,)))
 
     def pin(self, build_id: str, *, pinned: bool = True) -> bool:
         """Keep a record from being removed by age, or no longer."""
-        return bool(self._db.run("UPDATE builds SET pinned=? WHERE id=?", (pinned, build_id)))
+        with self._db.write() as tx:
+            row = tx.execute("SELECT data FROM builds WHERE id=?", (build_id,)).fetchone()
+            if row is not None:
+                text = _changed(row[0])
+                tx.execute("UPDATE builds SET pinned=?, data=? WHERE id=?", (pinned, text, build_id))
+        return row is not None
 
     def remove(self, build_id: str) -> bool:
-        """Forget a build that is not running."""
-        return bool(self._db.run("DELETE FROM builds WHERE id=? AND status<>'running'", (build_id,)))
+        """Forget a build that is not running. Who reads its files just then keeps what is open."""
+        with self._db.write() as tx:
+            gone = self._unlink(tx, build_id)
+            if gone:
+                EventLog(self._db).add("build", "delete", build_id)
+        self._discard([gone])
+        return bool(gone)
+
+    def size(self) -> int:
+        """Bytes that the files of all builds take on disk."""
+        from builder.cache.measure import disk_usage
+
+        return disk_usage(f"{self._root}/history")
+
+    def _unlink(self, tx: sqlite3.Connection, build_id: str) -> str:
+        """Drop a row; the path that is to follow, or "" when nothing was dropped."""
+        if not tx.execute("DELETE FROM builds WHERE id=? AND status<>'running'", (build_id,)).rowcount:
+            return ""
+        path = history_path(build_id)
+        if os.path.lexists(f"{self._root}/{path}"):
+            tx.execute("INSERT OR IGNORE INTO trash(path) VALUES(?)", (path,))
+        return path
+
+    def _discard(self, paths: Iterable[str]) -> None:
+        there = [path for path in paths if path and os.path.lexists(f"{self._root}/{path}")]
+        if there:
+            from builder.cache.trash import discard_noted
+
+            for path in there:
+                discard_noted(self._db, self._root, path)
+
+
+def break_off(tx: sqlite3.Connection, root: str, build_id: str, created_ns: int, data: str) -> None:
+    """The process of a running build died: the build failed when its log was last written."""
+    try:
+        ended_ns = max(created_ns, os.stat(f"{root}/{history_path(build_id)}/log").st_mtime_ns)
+    except OSError:
+        ended_ns = created_ns
+    text = _changed(data, error="the process of the build was killed", code=KILLED)
+    tx.execute(
+        "UPDATE builds SET status='error', owner=NULL, completed_ns=?, data=? WHERE id=?",
+        (ended_ns, text, build_id),
+    )
+
+
+def _changed(data: str, **more: str) -> str:
+    """The data of a record that is written again: each time is a generation (HSY-01)."""
+    found = json.loads(data)
+    return json.dumps({**found, **more, "generation": found.get("generation", 1) + 1})
+
+
+def history_path(build_id: str) -> str:
+    """Where the files of a build are below the state directory. Names from outside never become paths."""
+    if _SAFE_ID.fullmatch(build_id):
+        return f"history/{build_id}"
+    return f"history/+{hashlib.sha256(build_id.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
 
 
 class EventLog:

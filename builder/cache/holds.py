@@ -58,7 +58,9 @@ class Hold:
         with self._gate.passing():
             self.note(f"s {item}" for item in new)
             sql = "SELECT 1 FROM snapshots WHERE id=?"
-            return all(self._db.one(sql, (from_base36(item),)) is not None for item in new)
+            gone = [f"s {item}" for item in new if self._db.one(sql, (from_base36(item),)) is None]
+            self._named.difference_update(gone)
+            return not gone
 
     def blob(self, digest: Digest) -> bool:
         """Hold a blob (and, for a manifest or index, what it names); False when it is gone already."""
@@ -68,7 +70,10 @@ class Hold:
         assert not self._db.in_write, "the gate comes before a transaction"
         with self._gate.passing():
             self.note((line,))
-            return self._db.one("SELECT 1 FROM blobs WHERE digest=?", (str(digest),)) is not None
+            if self._db.one("SELECT 1 FROM blobs WHERE digest=?", (str(digest),)) is not None:
+                return True
+            self._named.discard(line)
+            return False
 
     def note(self, lines: Iterable[str]) -> None:
         """Write lines without looking; for who has the gate or the transaction already."""

@@ -56,6 +56,7 @@ class ImageStore:
                 "INSERT OR REPLACE INTO image_names(ref, manifest, stored_ns) VALUES(?,?,?)",
                 (name, str(descriptor.digest), now),
             )
+            _drop_doubles(tx, descriptor, image_id)
             _changed(tx)
         point("image.tagged")
         self.write_index()
@@ -67,6 +68,7 @@ class ImageStore:
         if self._db.one("SELECT 1 FROM images WHERE manifest=?", (str(descriptor.digest),)) is None:
             with self._db.write() as tx:
                 self._insert(tx, descriptor, image_id, time.time_ns())
+                _drop_doubles(tx, descriptor, image_id)
                 _changed(tx)
             self.write_index()
         return image_id
@@ -242,6 +244,15 @@ class ImageStore:
             tuple(sorted(digests)),
             created_ns,
         )
+
+
+def _drop_doubles(tx: Any, descriptor: Descriptor, image_id: Digest) -> None:
+    """The same image described otherwise (other attestations, another compression) stays only if named."""
+    tx.execute(
+        "DELETE FROM images WHERE id=? AND manifest!=? AND NOT EXISTS"
+        " (SELECT 1 FROM image_names n WHERE n.manifest=images.manifest)",
+        (str(image_id), str(descriptor.digest)),
+    )
 
 
 def _changed(tx: Any) -> None:

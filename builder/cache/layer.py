@@ -21,6 +21,7 @@ END = bytes(2 * BLOCK)
 _CHUNK = 1024 * 1024
 _NAME = 100
 _PREFIX = 155
+_WHITEOUT = ".wh."
 _MAX_OCTAL_7 = 0o7777777
 _MAX_OCTAL_11 = 0o77777777777
 
@@ -157,7 +158,7 @@ def entry_header(
 def whiteout_header(path: str) -> bytes:
     """The entry that deletes ``path`` (LAY-06)."""
     parent, slash, base = path.rpartition("/")
-    name = encode(f"{parent}{slash}.wh.{base}")
+    name = encode(f"{parent}{slash}{_WHITEOUT}{base}")
     if len(name) > _NAME and name.isascii():
         # the reference writes these as plain ustar, which can split a long name
         cut = name[: _PREFIX + 1].rfind(b"/")
@@ -173,24 +174,29 @@ def pack(
     *,
     clamp_s: int | None = None,
     user_xattrs: bool = True,
+    plain: bool = False,
 ) -> None:
     """Write the layer tar of ``changes``, whose content is in ``source``.
 
     ``clamp_s`` is the latest time an entry may have; ``user_xattrs=False`` writes file capabilities only, as
-    the reference does.
+    the reference does. In a layer a name that means a deletion cannot stand for a file: TreeError; with
+    ``plain`` the tar is no layer, and such a name is like any other.
     """
-    packer = _Packer(source, write, clamp_s, user_xattrs)
+    packer = _Packer(source, write, clamp_s, user_xattrs, plain)
     for change in changes:
         packer.add(change)
     write(END)
 
 
 class _Packer:
-    def __init__(self, source: SourceTree, write: Write, clamp_s: int | None, user_xattrs: bool) -> None:
+    def __init__(
+        self, source: SourceTree, write: Write, clamp_s: int | None, user_xattrs: bool, plain: bool
+    ) -> None:
         self._source = source
         self._write = write
         self._clamp_s = clamp_s
         self._user_xattrs = user_xattrs
+        self._plain = plain
         self._owner = source.owner
         self._dirs: set[str] = {""}
         self._parent = ""
@@ -198,6 +204,10 @@ class _Packer:
 
     def add(self, change: Change) -> None:
         path, st = change.path, change.stat
+        if not path:
+            assert st is not None, "the root is never deleted"
+            self._write(self._header(b"./", _DIR, st, xattrs=self._source.xattrs("")))
+            return
         parent = path.rpartition("/")[0]
         if parent != self._parent:
             self._parents(parent)
@@ -222,6 +232,12 @@ class _Packer:
         kind = _TYPES.get(stat.S_IFMT(mode))
         if kind is None:  # sockets are skipped
             return
+        if not self._plain and path.rpartition("/")[2].startswith(_WHITEOUT):
+            raise TreeError(
+                f'"/{path}": a layer cannot hold this name, which means a deletion there',
+                hint=f"names that begin with {_WHITEOUT} are taken: remove the file in the step that made it",
+                code="whiteout-name",
+            )
         name = encode(path)
         if kind == _REGULAR:
             self._file(path, name, st)

@@ -44,7 +44,8 @@ class NamedLock:
     """An exclusive (or shared) lock by name; a context manager that is used once.
 
     ``on_wait`` is called once, when somebody else turns out to hold it; ``check`` again and again while
-    waiting, and may raise to give up. StoreBusy after ``timeout_s``.
+    waiting, and may raise to give up. Cancelled when the thread's stop signal is set meanwhile; StoreBusy
+    after ``timeout_s``.
     """
 
     __slots__ = ("_check", "_fd", "_name", "_on_wait", "_path", "_shared", "_timeout_s")
@@ -71,6 +72,8 @@ class NamedLock:
     def __enter__(self) -> None:
         if self.try_acquire():
             return
+        from builder.cancelling import check as check_cancelled
+
         started = time.monotonic()
         delay = _FIRST_DELAY_S
         told = self._on_wait is None
@@ -85,6 +88,7 @@ class NamedLock:
                     self._on_wait()
             if self._check is not None:
                 self._check()
+            check_cancelled()
             if self._timeout_s is not None and waited >= self._timeout_s:
                 raise StoreBusy(
                     f"another process holds {self._name!r} for more than {self._timeout_s:g} seconds",

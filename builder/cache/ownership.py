@@ -200,15 +200,6 @@ def chown(fd: int, uid: int, gid: int) -> None:
         os.fchown(fd, uid, gid)
 
 
-def share(source: Path, target: Path) -> None:
-    """The tree ``target`` has taken over files of ``source`` by hard link: so it does their records."""
-    if not MODE.nodes:
-        return
-    theirs, ours = Records(source), Records(target)
-    for ino, record in theirs.items().items():
-        ours.add(ino, record)
-
-
 def device_text(mode: int, device: int) -> str:
     """A node's type and number as they are recorded."""
     return f"{'b' if stat.S_ISBLK(mode) else 'c'}:{os.major(device)}:{os.minor(device)}"

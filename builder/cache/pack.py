@@ -10,14 +10,23 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from builder.cache.compression import CHUNK, Compressor, compressor, media_type
-from builder.cache.differ import Change, changes
+from builder.cache.compression import (
+    CHUNK,
+    Compressor,
+    Decompressor,
+    Readable,
+    annotations,
+    appended,
+    compressor,
+    media_type,
+)
+from builder.cache.differ import Change, changes, root_change
 from builder.cache.layer import pack
 from builder.cache.tree import SourceTree, View
 from builder.oci.descriptor import Descriptor
@@ -64,12 +73,20 @@ def pack_layer(
     clamp_s: int | None = None,
     user_xattrs: bool = True,
 ) -> PackedLayer:
-    """Pack what an upper directory changes in the layers below it, topmost first."""
+    """Pack what an upper directory changes in the layers below it, topmost first.
+
+    ``user_xattrs=False`` makes the layer that the reference makes: it loses the user's attributes and what was
+    changed of the root directory (LAY-01, LAY-05).
+    """
     found = changes(upper, lowers, userxattr=userxattr)
-    with View([upper, *lowers], userxattr=userxattr) as source:
+    with (
+        View([upper, *lowers], userxattr=userxattr) as source,
+        View(lowers, userxattr=userxattr) as below,
+    ):
+        root = root_change(below, source) if user_xattrs else []
         return pack_changes(
             blobs,
-            found,
+            [*root, *found],
             source,
             compression=compression,
             level=level,
@@ -89,13 +106,38 @@ def pack_changes(
     user_xattrs: bool = True,
 ) -> PackedLayer:
     """Pack a list of changes whose content is in ``source``."""
+
+    def write(stream: _Stream) -> None:
+        pack(found, source, stream.write, clamp_s=clamp_s, user_xattrs=user_xattrs)
+
+    return _packed(blobs, write, compression, level)
+
+
+def repack(
+    blobs: Blobs, source: Readable, *, compression: str = "gzip", level: int | None = None
+) -> PackedLayer:
+    """A layer, compressed or not, compressed anew; its tar stays as it is."""
+    plain = Decompressor(source)
+
+    def write(stream: _Stream) -> None:
+        while data := plain.read(CHUNK):
+            stream.write(data)
+
+    return _packed(blobs, write, compression, level)
+
+
+def _packed(
+    blobs: Blobs, write: Callable[[_Stream], None], compression: str, level: int | None
+) -> PackedLayer:
     packer = compressor(compression, level)
     with blobs.writer() as sink:
         with _Stream(packer, sink) as stream:
-            pack(found, source, stream.write, clamp_s=clamp_s, user_xattrs=user_xattrs)
+            write(stream)
             diff_id = stream.finish()
         digest, size = sink.commit()
-    descriptor = Descriptor(media_type=media_type(compression), digest=digest, size=size)
+    descriptor = Descriptor(
+        media_type=media_type(compression), digest=digest, size=size, annotations=annotations(packer)
+    )
     return PackedLayer(diff_id=diff_id, descriptor=descriptor, size=stream.size)
 
 
@@ -142,6 +184,9 @@ class _Stream:
         if self._error is not None:
             raise self._error
         self._sink.write(self._packer.flush())
+        more = appended(self._packer)
+        self._hash.update(more)
+        self.size += len(more)
         return DiffId(Digest("sha256", self._hash.hexdigest()))
 
     def _chunk(self, data: bytes) -> None:

@@ -37,7 +37,7 @@ class RecordStore:
         if self._touched is not None:
             self._touched("record", key)
         found = self.parts(key) if parts else {}
-        return CacheRecord(key, row[0], _outputs(row[1]), row[2], row[3], found)
+        return CacheRecord(key, row[0], decode_outputs(row[1]), row[2], row[3], found)
 
     def outputs(self, keys: Sequence[str]) -> dict[str, str]:
         """What the records of a few hundred keys lead to, as texts to compare (``joined``).
@@ -88,7 +88,7 @@ class RecordStore:
         if len(rows) < NEAR_LIMIT and name:
             rows += self._db.all(sql.format("name=? AND op<>?"), (name, op, NEAR_LIMIT - len(rows)))
         return tuple(
-            CacheRecord(key, own, _outputs(outputs), title, created, _unpack(parts))
+            CacheRecord(key, own, decode_outputs(outputs), title, created, _unpack(parts))
             for key, own, outputs, title, created, parts in rows
         )
 
@@ -116,7 +116,8 @@ def joined(outputs: Sequence[str | None]) -> str:
     return ",".join(_EMPTY if output is None else output for output in outputs)
 
 
-def _outputs(text: str) -> tuple[str | None, ...]:
+def decode_outputs(text: str) -> tuple[str | None, ...]:
+    """The snapshot ids in such a text; None stands for the empty tree."""
     if not text:
         return ()
     return tuple(None if item == _EMPTY else item for item in text.split(","))

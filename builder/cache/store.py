@@ -141,7 +141,7 @@ class Store:
         """The record of every build."""
         from builder.cache.history import BuildHistory
 
-        return BuildHistory(self.db, self._owner)
+        return BuildHistory(self.db, self._owner, str(self.root))
 
     @cached_property
     def events(self) -> EventLog:

@@ -63,11 +63,14 @@ def disown(store: Store, owner: str) -> None:
     with store.db.write() as tx:
         rows = tx.execute("SELECT id FROM snapshots WHERE owner=? AND kind='active'", (owner,)).fetchall()
         trash_snapshots(tx, [row[0] for row in rows])
-        tx.execute(
-            "UPDATE builds SET status='canceled', owner=NULL, completed_ns=created_ns"
-            " WHERE owner=? AND status='running'",
-            (owner,),
-        )
+        broken_off = tx.execute(
+            "SELECT id, created_ns, data FROM builds WHERE owner=? AND status='running'", (owner,)
+        ).fetchall()
+        if broken_off:
+            from builder.cache.history import break_off
+
+            for build_id, created_ns, data in broken_off:
+                break_off(tx, str(store.root), build_id, created_ns, data)
 
 
 def _finish(store: Store, path: str, name: str) -> None:

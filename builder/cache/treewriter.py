@@ -174,6 +174,32 @@ class Writer(View):
         old_fd = self._up(old_parent)[0][1]
         os.link(old_name, name, src_dir_fd=old_fd, dst_dir_fd=fd, follow_symlinks=False)
 
+    def adopt(self, path: str, source: View) -> bool:
+        """Make ``path`` one more name of what ``source`` has there; False when the system gives it none.
+
+        Neither may change any more afterwards. A directory in the way is the caller's to remove.
+        """
+        self._tidy()
+        parent, name = split(path)
+        fd = self._up(parent)[0][1]
+        holder, old, st = source._locate(path)
+        try:
+            try:
+                os.link(old, name, src_dir_fd=holder, dst_dir_fd=fd, follow_symlinks=False)
+            except FileExistsError:
+                os.unlink(name, dir_fd=fd)
+                os.link(old, name, src_dir_fd=holder, dst_dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in {errno.EMLINK, errno.EPERM, errno.EXDEV}:
+                raise
+            return False
+        if ownership.MODE.nodes:
+            real = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            same = stat.S_IFMT(real.st_mode) == stat.S_IFMT(st.st_mode)
+            device = "" if same else ownership.device_text(st.st_mode, st.st_rdev)
+            ownership.write(by_fd(fd, name), real, st.st_uid, st.st_gid, self._records_of(0), device)
+        return True
+
     # --- changing things
 
     def remove(self, path: str) -> bool:

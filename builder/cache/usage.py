@@ -6,11 +6,14 @@ Roots are images (with and without names), containers, and what live processes h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from builder.cache.holds import held
+from builder.cache.logs import Logs, logs
+from builder.cache.mirrors import Mirror, in_use, mirrors
 from builder.cache.names import base36
 from builder.errors import PybuildError
 from builder.oci.config import MAX_CONFIG_BYTES, ImageConfig
@@ -28,7 +31,7 @@ class UsageRow:
     """One thing kept. ``shared``: an image has it too, so removing it frees the unpacked copy only."""
 
     id: str
-    kind: Literal["snapshot", "blob", "cachemount"]
+    kind: Literal["snapshot", "blob", "cachemount", "mirror", "history"]
     parents: tuple[str, ...]
     created_ns: int
     last_used_ns: int
@@ -59,33 +62,58 @@ class Kept:
     held_blobs: set[str] = field(default_factory=set)
     snapshot_of: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def total(self) -> int:
+        """Bytes of all rows."""
+        return sum(row.size for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What is measured on disk and has no size in the database."""
+
+    active: Mapping[int, int] = field(default_factory=dict)
+    mounts: Mapping[str, int] = field(default_factory=dict)
+    mirrors: tuple[Mirror, ...] = ()
+    logs: Logs | None = None
+
 
 def usage(store: Store) -> tuple[UsageRow, ...]:
     """Everything that is kept, sizes measured, least recently used last."""
-    measure(store)
-    kept = look(store)
+    kept = look(store, measure(store))
     return tuple(sorted(kept.rows, key=lambda row: row.last_used_ns, reverse=True))
 
 
-def measure(store: Store) -> None:
-    """Work out sizes that nobody asked for yet; committed snapshots keep theirs."""
+def measure(store: Store) -> Measured:
+    """Measure what has to be: committed snapshots once, what still changes each time."""
     from builder.cache.measure import disk_usage
 
+    def size(number: int, record_type: str) -> int:
+        return disk_usage(f"{store.root}/snapshots/{base36(number)}", linked=record_type != "internal")
+
     rows = store.db.all("SELECT id, record_type FROM snapshots WHERE size<0 AND kind='committed'")
-    sizes = [
-        (disk_usage(f"{store.root}/snapshots/{base36(number)}", linked=kind != "internal"), number)
-        for number, kind in rows
-    ]
+    sizes = [(size(*row), row[0]) for row in rows]
     if sizes:
         with store.db.write() as tx:
             tx.executemany("UPDATE snapshots SET size=? WHERE id=?", sizes)
-    for mount in store.cache_mounts.list():
-        if mount.size < 0:
-            store.cache_mounts.size(mount.directory)
+    growing = store.db.all("SELECT id, record_type FROM snapshots WHERE kind='active' AND owner IS NOT NULL")
+    root = str(store.root)
+    return Measured(
+        active={row[0]: size(*row) for row in growing},
+        mounts={
+            mount.directory: store.cache_mounts.size(mount.directory) for mount in store.cache_mounts.list()
+        },
+        mirrors=mirrors(root),
+        logs=logs(store),
+    )
 
 
-def look(store: Store) -> Kept:
-    """The view itself; inside a write transaction nothing can change under it."""
+def look(store: Store, around: Measured | None = None) -> Kept:
+    """The view itself; inside a write transaction nothing can change under it.
+
+    ``around`` is what ``measure`` said; without it there are only snapshots, blobs and cache mounts.
+    """
+    around = around or Measured()
     kept = Kept()
     held_snapshots, held_blobs = held(f"{store.root}/tmp")
     kept.image_blobs, image_chains = image_content(store)
@@ -94,9 +122,10 @@ def look(store: Store) -> Kept:
         row[0]: row for row in store.db.all("SELECT digest, size, created_ns, last_used_ns, uses FROM blobs")
     }
     _layers(store, kept)
-    _snapshots(store, kept, held_snapshots, image_chains, blobs)
-    _loose_blobs(kept, blobs)
-    _mounts(store, kept)
+    _snapshots(store, kept, held_snapshots, image_chains, blobs, around.active)
+    _loose_blobs(store, kept, blobs)
+    _mounts(store, kept, around.mounts)
+    _others(store, kept, around)
     return kept
 
 
@@ -162,6 +191,7 @@ def _snapshots(
     held_numbers: set[int],
     image_chains: set[str],
     blobs: dict[str, tuple[Any, ...]],
+    active: Mapping[int, int],
 ) -> None:
     rows = store.db.all(
         "SELECT id, parent, kind, chain_id, created_ns, last_used_ns, uses, size, description, record_type,"
@@ -179,7 +209,11 @@ def _snapshots(
         if number in flats or (kind == "active" and owner is None):
             continue  # counted with what it is a copy of; a container's tree is the container's
         own = kept.layers.get(number, set()) - kept.image_blobs
-        total = max(size, 0) + sizes.get(flat, 0) + sum(blobs[d][1] for d in own if d in blobs)
+        total = (
+            max(active.get(number, size), 0)
+            + sizes.get(flat, 0)
+            + sum(blobs[d][1] for d in own if d in blobs)
+        )
         snapshot_id = base36(number)
         kept.snapshot_of[snapshot_id] = number
         kept.rows.append(
@@ -210,18 +244,43 @@ def _with_parents(kept: Kept, numbers: Iterable[int], flats: dict[int, int]) -> 
     return found
 
 
-def _loose_blobs(kept: Kept, blobs: dict[str, tuple[Any, ...]]) -> None:
+def _loose_blobs(store: Store, kept: Kept, blobs: dict[str, tuple[Any, ...]]) -> None:
     """Blobs that neither an image nor a snapshot accounts for: manifests and layers of bases, downloads."""
+    downloads = _downloads(store)
     for digest, size, created, used, uses in blobs.values():
         if digest in kept.image_blobs or digest in kept.layer_users:
             continue
-        in_use = digest in kept.held_blobs
         kept.rows.append(
-            UsageRow(digest, "blob", (), created, used, uses, size, False, in_use, False, "blob", "regular")
+            UsageRow(
+                digest,
+                "blob",
+                (),
+                created,
+                used,
+                uses,
+                size,
+                False,
+                digest in kept.held_blobs,
+                False,
+                f"download {downloads[digest]}" if digest in downloads else "blob",
+                "regular",
+            )
         )
 
 
-def _mounts(store: Store, kept: Kept) -> None:
+def _downloads(store: Store) -> dict[str, str]:
+    """Names of files that http sources fetched, by digest."""
+    found: dict[str, str] = {}
+    for (data,) in store.db.all("SELECT data FROM docs WHERE kind='http'"):
+        try:
+            document = json.loads(data)
+            found[str(document["digest"])] = str(document["name"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _mounts(store: Store, kept: Kept, sizes: Mapping[str, int]) -> None:
     for mount in store.cache_mounts.list():
         kept.rows.append(
             UsageRow(
@@ -231,11 +290,50 @@ def _mounts(store: Store, kept: Kept) -> None:
                 mount.created_ns,
                 mount.last_used_ns,
                 mount.uses,
-                max(mount.size, 0),
+                sizes.get(mount.directory, max(mount.size, 0)),
                 True,
                 store.cache_mounts.in_use(mount.directory),
                 False,
                 f"cache mount {mount.id}",
                 "exec.cachemount",
+            )
+        )
+
+
+def _others(store: Store, kept: Kept, around: Measured) -> None:
+    """Mirrors of git repositories, and what finished builds wrote."""
+    for item in around.mirrors:
+        kept.rows.append(
+            UsageRow(
+                item.name,
+                "mirror",
+                (),
+                item.created_ns,
+                item.last_used_ns,
+                item.uses,
+                item.size,
+                True,
+                in_use(str(store.root), item.name),
+                False,
+                f"git repository {item.remote}".rstrip(),
+                "source.git.checkout",
+            )
+        )
+    found = around.logs
+    if found is not None:
+        kept.rows.append(
+            UsageRow(
+                "history",
+                "history",
+                (),
+                found.created_ns,
+                found.last_used_ns,
+                found.count,
+                found.size,
+                True,
+                not found.removable,
+                False,
+                "logs of builds",
+                "internal",
             )
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from builder.cache.removal import discard_path
 from builder.cache.store import Store
 from builder.containers import document, names, networking, specs
 from builder.containers.lookup import find
@@ -289,7 +288,6 @@ def _delete(store: Store, container: Container, *, volumes: bool) -> None:
     """Row first: from then on nobody finds it, and what is left is rubbish."""
     if not store.containers.remove(container.id):
         return
-    discard_path(str(container.directory), str(store.root / "tmp"))
     if volumes:
         _remove_volumes(store, container)
     store.events.add("container", "destroy", container.id, document.event_attributes(container.row))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.cache.store import Store
-from builder.errors import ExportError, UsageError
+from builder.errors import ExportError, RegistryError, UsageError
 from builder.exporter import archive, destination
 from builder.exporter.image import assemble, assemble_index, check_annotations
 from builder.exporter.steps import Steps
@@ -74,7 +75,9 @@ def export(
         _export_tree(store, images, spec, steps, stdout, epoch)
         return ExportResult()
     names = _names(spec)
-    made = assemble_all(store, images, spec, steps, epoch=epoch, now_ns=now_ns, inline_cache=inline_cache)
+    made = assemble_all(
+        store, images, spec, steps, epoch=epoch, now_ns=now_ns, inline_cache=inline_cache, names=names
+    )
     if spec.type == "image":
         named = _name(store, made, spec, names, steps)
         if spec.push or spec.push_by_digest:
@@ -95,9 +98,11 @@ def assemble_all(
     epoch: int | None,
     now_ns: int,
     inline_cache: Sequence[str | None] = (),
+    names: Sequence[Reference] = (),
 ) -> Assembled:
-    """Configs, manifests and, for several platforms or where asked for, an index (EXP-05)."""
-    indexed = spec.indexed or len(images) > 1
+    """Configs, manifests and, for several platforms, attestations or where asked for, an index (EXP-05)."""
+    attested = _attested(images, spec)
+    indexed = spec.indexed or len(images) > 1 or attested
     check_annotations(spec.annotations, [image.platform for image in images], indexed=indexed)
     made: list[ImageResult] = []
     for number, image in enumerate(images):
@@ -121,9 +126,28 @@ def assemble_all(
         made.append(result)
     if not indexed:
         return Assembled(root=made[0].manifest, images=tuple(made), indexed=False)
-    root = assemble_index(store, made, oci=spec.oci_mediatypes, annotations=spec.annotations)
+    notes: list[Descriptor] = []
+    for image, result in zip(images, made, strict=True) if attested else ():
+        if image.attestations:
+            from builder.exporter.attestations import attestation_manifest
+
+            note = attestation_manifest(store, result, image.attestations, names, artifact=spec.oci_artifact)
+            steps.done(f"exporting attestation manifest {note.digest}")
+            notes.append(note)
+    root = assemble_index(
+        store, made, oci=spec.oci_mediatypes, annotations=spec.annotations, attestations=notes
+    )
     steps.done(f"exporting manifest list {root.digest}")
     return Assembled(root=root, images=tuple(made), indexed=True)
+
+
+def _attested(images: Sequence[BuiltImage], spec: OutputSpec) -> bool:
+    """Whether attestations go with the images; docker's archives have no place for them."""
+    if spec.type == "docker" or not any(image.attestations for image in images):
+        return False
+    if not spec.oci_mediatypes:
+        raise ExportError('cannot export attestations with "oci-mediatypes=false"')
+    return True
 
 
 def _rewrite(
@@ -181,10 +205,16 @@ def _push(
         config = _insecure(registry, name.registry) if spec.insecure else registry
 
         def moved(transfer: Transfer) -> None:
-            label = f"{transfer.note} {transfer.id}" if transfer.note else transfer.id
-            steps.transfer(label, transfer.current, transfer.total, transfer.started_ns, done=transfer.done)
+            steps.transfer(
+                transfer.id,
+                transfer.current,
+                transfer.total,
+                transfer.started_ns,
+                done=transfer.done,
+                note=transfer.note,
+            )
 
-        with steps.step("pushing layers"):
+        with steps.step("pushing layers"), _naming(name):
             push(
                 client_for(config),
                 name,
@@ -195,6 +225,18 @@ def _push(
                 on_transfer=moved,
             )
         steps.done(f"pushing manifest for {name}@{made.root.digest}")
+
+
+@contextmanager
+def _naming(name: Reference) -> Iterator[None]:
+    """Say what could not be pushed (REG-06)."""
+    try:
+        yield
+    except RegistryError as error:
+        error.context = (error.message, *error.context)
+        error.message = f"failed to push {name}"
+        error.args = (error.message,)
+        raise
 
 
 def _insecure(config: RegistryConfig, registry: str) -> RegistryConfig:
@@ -236,14 +278,35 @@ def _export_tree(
 ) -> None:
     from builder.exporter.trees import Tree, write_local, write_tar
 
-    trees = [Tree(platform=image.platform, snapshot=image.snapshot) for image in images]
-    split = (spec.indexed or len(trees) > 1) and spec.platform_split
+    split = (spec.indexed or len(images) > 1) and spec.platform_split
+    trees = [
+        Tree(
+            platform=image.platform,
+            snapshot=image.snapshot,
+            notes=_notes(store, image, spec, shared=not split and len(images) > 1),
+        )
+        for image in images
+    ]
     if spec.type == "local":
         with steps.step("copying files"):
             write_local(store, trees, Path(spec.dest), split=split, mode=spec.mode, epoch=epoch)
         return
     with steps.step("sending tarball"), destination.opened(spec.dest, "tar archive", stdout) as out:
         write_tar(store, trees, out, split=split, epoch=epoch)
+
+
+def _notes(
+    store: Store, image: BuiltImage, spec: OutputSpec, *, shared: bool
+) -> tuple[tuple[str, bytes], ...]:
+    """The attestations of a tree as files; in a directory that platforms share their names say which."""
+    if not image.attestations:
+        return ()
+    from builder.exporter.attestations import tree_files
+    from builder.exporter.trees import view_of
+
+    with view_of(store, image.snapshot) as view:
+        platform = str(image.platform) if shared else ""
+        return tree_files(view, image.attestations, platform, prefix=spec.attestation_prefix)
 
 
 def _response(made: Assembled, names: Sequence[str]) -> tuple[tuple[str, str], ...]:

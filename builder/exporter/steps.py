@@ -55,13 +55,16 @@ class Steps:
         with self.step(name):
             pass
 
-    def transfer(self, name: str, current: int, total: int, started_ns: int, *, done: bool) -> None:
-        """Progress of a blob on its way."""
+    def transfer(
+        self, name: str, current: int, total: int, started_ns: int, *, done: bool, note: str = ""
+    ) -> None:
+        """Progress of a blob on its way; ``note`` says what is special about it."""
         now = time.time_ns()
         self._emit(
             StatusEvent(
                 vertex=self._vertex,
                 id=name,
+                name=note,
                 current=current,
                 total=total,
                 timestamp_ns=now,

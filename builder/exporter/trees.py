@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.cache.differ import Change, everything
-from builder.cache.layer import END, encode, entry_header, pack
+from builder.cache.layer import END, encode, entry_header, pack, pad
 from builder.cache.store import Store
 from builder.cache.tree import View, join
 from builder.cache.treewriter import Writer
@@ -23,10 +23,12 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """One platform's tree: a committed snapshot, None = empty."""
+    """One platform's tree: a committed snapshot, None = empty. ``notes`` are further files in it, private to
+    their owner."""
 
     platform: Platform
     snapshot: str | None
+    notes: tuple[tuple[str, bytes], ...] = ()
 
 
 def folder_of(platform: Platform) -> str:
@@ -58,8 +60,11 @@ def write_local(
         with writer:
             copier = _Copier(writer, epoch)
             for tree in trees:
+                folder = folder_of(tree.platform) if split else ""
                 with view_of(store, tree.snapshot) as source:
-                    copier.copy(source, folder_of(tree.platform) if split else "", str(tree.platform))
+                    copier.copy(source, folder, str(tree.platform))
+                for name, data in tree.notes:
+                    copier.note(join(folder, name) if folder else name, data)
             if mode == "delete":
                 copier.remove_others()
             copier.finish()
@@ -121,6 +126,12 @@ class _Copier:
         elif kind != stat.S_IFSOCK:
             self._writer.mknod(target, st.st_mode, st.st_rdev, self._uid, self._gid, **options)
 
+    def note(self, target: str, data: bytes) -> None:
+        """A file from memory."""
+        self._owners[target] = ""
+        self._replace_other(target, directory=False)
+        self._writer.write_file(target, data, 0o600, self._uid, self._gid, mtime_ns=self._epoch_ns)
+
     def _replace_other(self, target: str, *, directory: bool) -> None:
         """What is at ``target`` goes when it is a directory and should not be, or the other way round."""
         old = self._writer.lstat(target)
@@ -159,17 +170,26 @@ def write_tar(
             name = encode(folder_of(tree.platform) + "/")
             out.write(entry_header(name, b"5", mode=0o755, uid=0, gid=0, mtime=epoch or 0))
         with view_of(store, tree.snapshot) as source:
-            if not source.layers:
-                continue
-            shown = _Prefixed(source, folder_of(tree.platform)) if split else source
-            found = everything(source)
-            if split:
-                prefix = folder_of(tree.platform)
-                found = (Change(join(prefix, change.path), change.kind, change.stat) for change in found)
-            if epoch is not None:
-                found = (Change(c.path, c.kind, _dated(c.stat, epoch)) for c in found)
-            pack(found, shown, _without_end(out))
+            if source.layers:
+                _pack_tree(source, folder_of(tree.platform) if split else "", out, epoch)
+        for path, data in tree.notes:
+            name = encode(f"{folder_of(tree.platform)}/{path}" if split else path)
+            out.write(
+                entry_header(name, b"0", mode=0o600, uid=0, gid=0, size=len(data), mtime=epoch or 0)
+                + data
+                + pad(len(data))
+            )
     out.write(END)
+
+
+def _pack_tree(source: View, prefix: str, out: Out, epoch: int | None) -> None:
+    shown = _Prefixed(source, prefix) if prefix else source
+    found = everything(source)
+    if prefix:
+        found = (Change(join(prefix, change.path), change.kind, change.stat) for change in found)
+    if epoch is not None:
+        found = (Change(c.path, c.kind, _dated(c.stat, epoch)) for c in found)
+    pack(found, shown, _without_end(out), plain=True)
 
 
 def _check_overlap(store: Store, tree: Tree, seen: dict[str, str]) -> None:

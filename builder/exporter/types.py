@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from builder.attest.types import Attestation
 from builder.errors import UsageError
 from builder.oci.config import ImageConfig
 from builder.oci.descriptor import Descriptor
@@ -59,6 +60,8 @@ class OutputSpec:
     platform_split: bool = True
     mode: Literal["copy", "delete"] = "copy"
     indexed: bool = False
+    oci_artifact: bool = True
+    attestation_prefix: str = ""
     extra: Pairs = ()
 
     @classmethod
@@ -83,7 +86,10 @@ class OutputSpec:
         values = dict(attrs)
         kind = values.pop("type", "")
         if not kind:
-            raise UsageError("type is required for output", hint="for example type=oci,dest=image.tar")
+            raise UsageError(
+                "type is required for output: --output requires type=<type>",
+                hint="for example type=oci,dest=image.tar",
+            )
         push = kind == "registry"
         kind = _ALIASES.get(kind, kind)
         if kind not in get_args(Kind):
@@ -93,6 +99,8 @@ class OutputSpec:
         spec = cls(type=kind, push=push, oci_mediatypes=kind != "docker")  # type: ignore[arg-type]
         for key, value in values.items():
             spec = _with_attr(spec, key, value)
+        if "oci-artifact" in values and spec.oci_artifact and not spec.oci_mediatypes:
+            raise UsageError('exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"')
         return _checked(spec, explicit_types="oci-mediatypes" in values)
 
 
@@ -117,6 +125,14 @@ def _with_attr(spec: OutputSpec, key: str, value: str) -> OutputSpec:
             return replace(spec, compression_level=_integer(key, value))
         case "source-date-epoch":
             return replace(spec, epoch=_integer(key, value) if value else None)
+        case "attestation-prefix":
+            if "/" in value:
+                raise UsageError(
+                    f"invalid value {value!r} for attestation-prefix", hint="want a part of a name"
+                )
+            return replace(spec, attestation_prefix=value)
+        case "output":
+            raise UsageError("unknown key 'output' in output", hint="want dest=PATH")
         case "dangling-name-prefix" | "danging-name-prefix":
             return replace(spec, dangling_prefix=value)
         case "mode" if spec.type == "local":
@@ -142,6 +158,7 @@ _BOOLEANS = {
     "danging-name-empty-only": "dangling_empty_only",
     "dangling-name-empty-only": "dangling_empty_only",
     "platform-split": "platform_split",
+    "oci-artifact": "oci_artifact",
 }
 
 
@@ -232,13 +249,14 @@ class LayerRef:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
     """One platform's result. ``snapshot`` is its tree (None = empty); ``base_history`` entries are the
-    base's."""
+    base's; ``attestations`` go with it."""
 
     platform: Platform
     config: ImageConfig
     layers: tuple[LayerRef, ...] = ()
     snapshot: str | None = None
     base_history: int = 0
+    attestations: tuple[Attestation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ import re
 
 from builder.frontend.errors import BadFlag
 from builder.frontend.mounts import split_csv
+from builder.llb.ops import REQUIRED
 
-REQUIRED = ",required"
-"""What the text of a device ends with that the step cannot do without."""
+__all__ = ["REQUIRED", "parse_device"]
+
 _SWITCH = {"": True, "1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 

@@ -101,6 +101,15 @@ class BadOption(DockerfileError):
     code = "bad-build-option"
 
 
+def removed_switch(name: str) -> BadOption:
+    """The error for a switch that builders once had (ARG-13)."""
+    return BadOption(
+        f'support for "{name}" was removed: files are always copied by the builder itself',
+        code="removed-option",
+        hint="leave it out",
+    )
+
+
 class LintViolation(DockerfileError):
     """``check=error=true`` and there are warnings (LNT-04)."""
 

@@ -6,6 +6,7 @@ lark is imported only when a text really has to be parsed: ``Dockerfile.from_nod
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +15,17 @@ from builder.frontend.errors import DockerfileError, SyntaxProblem, UnknownInstr
 from builder.frontend.instructions import INSTRUCTION_NAMES, Instruction
 from builder.frontend.lines import BLANKS, LogicalLine, Scan, scan
 from builder.frontend.nodes import Node, Nodes
-from builder.frontend.source import SourceFile
-from builder.frontend.syntax import check_frontend, detect_syntax
+from builder.frontend.source import SourceFile, Span
+from builder.frontend.syntax import check_syntax
 
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
 __all__ = ["Dockerfile", "Node", "Nodes", "parse", "parse_instruction", "parse_nodes"]
 
+
+NodesOf = Callable[[str, str], Nodes]
+"""The shape of one instruction's text with an escape character, parsed or remembered."""
 
 EMPTY_CONTINUATION = "Empty continuation lines will become errors in a future release"
 
@@ -88,24 +92,34 @@ def parse_nodes(data: bytes, filename: str = "Dockerfile") -> Nodes:
             _check_name(source, line.text, line)
         return Nodes(_parse_lines(source, found), found.directives, found.empty_continuations)
     except SyntaxProblem:
-        check_frontend(detect_syntax(data) or "")  # a file for another frontend need not be a Dockerfile
+        check_syntax(source)  # a file for another frontend need not be a Dockerfile
         raise
 
 
-def parse_instruction(text: str, escape: str, filename: str, first: int, last: int) -> Instruction:
-    """One instruction alone, for ONBUILD triggers and ``--change``; errors point at the given lines."""
-    source = SourceFile(filename, text.encode("utf-8", "surrogateescape"))
+def parse_instruction(
+    text: str, escape: str, filename: str, first: int, last: int, nodes: NodesOf | None = None
+) -> Instruction:
+    """One instruction alone, for ONBUILD triggers and ``--change``; errors point at the given lines.
+
+    ``nodes`` may know the shape of the text from before.
+    """
     try:
-        found = scan(source)
-        if len(found.lines) != 1:
-            raise SyntaxProblem("onbuild trigger should be a single expression")
-        _check_name(source, found.lines[0].text, found.lines[0])
-        node = _parse_lines(source, found._replace(directives=(("escape", escape, 0),)))[0]
-        return decode(node._replace(first=first, last=last), escape, filename)
+        found = (nodes or parse_line)(text, escape)
+        return decode(found.items[0]._replace(first=first, last=last), escape, filename)
     except DockerfileError as error:
         error.source = None
-        error.spans = (source.span(first, last),)
+        error.spans = (Span(filename=filename, start=first, end=last),)
         raise
+
+
+def parse_line(text: str, escape: str) -> Nodes:
+    """The shape of one instruction alone; ``Nodes.to_bytes`` may be kept by its text."""
+    source = SourceFile("", text.encode("utf-8", "surrogateescape"))
+    found = scan(source)
+    if len(found.lines) != 1:
+        raise SyntaxProblem("onbuild trigger should be a single expression")
+    _check_name(source, found.lines[0].text, found.lines[0])
+    return Nodes(_parse_lines(source, found._replace(directives=(("escape", escape, 0),))))
 
 
 def _check_name(source: SourceFile, text: str, line: LogicalLine) -> None:

@@ -37,3 +37,23 @@ def absolute(base: str, path: str) -> str:
 def base_name(path: str) -> str:
     """The last element, "" for the root."""
     return path.rstrip("/").rpartition("/")[2]
+
+
+def for_platform(path: str, os_name: str) -> str:
+    """A path of an instruction with slashes and without a drive: on Windows ``C:\\app\\`` is ``/app/``.
+
+    Elsewhere a backslash is a character like others. Raises ValueError for what is not on the system drive.
+    """
+    if os_name != "windows":
+        return path
+    slashed = path.replace("\\", "/")
+    if len(slashed) == 2 and slashed[1] == ":":
+        raise ValueError(f'no relative path specified in "{path}"')
+    if slashed.startswith("//"):
+        raise ValueError(f'UNC paths are not supported: "{path}"')
+    drive, colon, rest = slashed.partition(":")
+    if not colon:
+        return slashed
+    if drive.lower() != "c":
+        raise ValueError(f'the path "{path}" is not on the system drive (C:)')
+    return rest

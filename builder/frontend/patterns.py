@@ -14,13 +14,16 @@ ANY_ONE = "?one"
 
 
 def compile_pattern(pattern: str) -> list[Token]:
-    """Tokens of a pattern; raises ExpansionProblem for an escape that means nothing."""
+    """Tokens of a pattern; raises ExpansionProblem for an escape that means nothing.
+
+    ``\\}`` and ``\\/`` are the characters that would otherwise end the pattern.
+    """
     tokens: list[Token] = []
     chars = iter(pattern)
     for char in chars:
         if char == "\\":
             char = next(chars, "")
-            if char not in ("*", "?", "\\"):
+            if char not in ("*", "?", "\\", "}", "/"):
                 raise ExpansionProblem(f"invalid escape '\\{char}'")
             tokens.append(char)
         elif char == "*":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from builder.frontend.errors import BadOption
+from builder.frontend.errors import BadOption, suggestion
 from builder.frontend.lines import DIRECTIVES
 from builder.frontend.source import SourceFile
 
@@ -16,26 +16,46 @@ CAPABILITIES = tuple(
 
 def detect_syntax(data: bytes) -> str | None:
     """The frontend that a Dockerfile asks for by ``# syntax=`` (DIR-05), without parsing the rest."""
+    found = _syntax(data)
+    return found[0] if found else None
+
+
+def check_syntax(source: SourceFile) -> None:
+    """Accept the file if it is for this frontend; raises BadOption that points at its line."""
+    found = _syntax(source.data)
+    if found is None:
+        return
+    value, line = found
+    try:
+        check_frontend(value)
+    except BadOption as error:
+        error.source, error.spans = source, (source.span(line, line),)
+        raise
+
+
+def _syntax(data: bytes) -> tuple[str, int] | None:
+    """The frontend asked for, and the line that does so."""
     text = SourceFile("", data).text
-    lines = text.split("\n")
-    if lines and lines[0].startswith("#!"):
+    lines = list(enumerate(text.split("\n"), 1))
+    if lines[0][1].startswith("#!"):
         lines.pop(0)
     for mark in ("#", "//"):
-        for line in lines:
+        for number, line in lines:
             stripped = line.strip()
             name, equals, value = stripped.removeprefix(mark).partition("=")
             known = name.strip().lower()
             if not stripped.startswith(mark) or not equals or known not in DIRECTIVES:
                 break
             if known == "syntax" and value.strip():
-                return value.strip()
+                return value.strip(), number
     if text.lstrip().startswith("{"):
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return None
         named = found.get("syntax") if isinstance(found, dict) else None
-        return named if isinstance(named, str) and named else None
+        if isinstance(named, str) and named:
+            return named, next((number for number, line in lines if '"syntax"' in line), 1)
     return None
 
 
@@ -50,6 +70,21 @@ def check_frontend(cmdline: str) -> None:
     if repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
         raise BadOption(
             f"frontend {ref} is not supported",
+            context=("the frontend is part of this builder and reads Dockerfiles; other images are not run",),
             code="unsupported-frontend",
-            hint="remove the syntax line, or name docker/dockerfile",
+            hint=_other_frontend_hint(repository),
         )
+
+
+def _other_frontend_hint(repository: str) -> str:
+    meant = suggestion(repository, ("docker/dockerfile", "docker/dockerfile-upstream")).strip(" ()")
+    advice = "remove the syntax line, or build with --build-arg BUILDKIT_SYNTAX=docker/dockerfile"
+    return f"{meant}; or {advice}" if meant else f"if the file is a Dockerfile, {advice}"
+
+
+def check_capabilities(text: str) -> None:
+    """``frontend.caps``: what a client needs of the frontend (FWD-02, FWD-03); raises BadOption."""
+    for item in filter(None, text.split(",")):
+        name = item.partition("+")[0]
+        if name not in CAPABILITIES:
+            raise BadOption(f"unsupported frontend capability {name[:200]}", code="unsupported-frontend")

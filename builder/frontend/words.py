@@ -245,7 +245,7 @@ class _Expander:
         text, start, end = self.text, self.pos, len(self.text)
         if start >= end:
             return ""
-        if text[start].isdecimal() and text[start] != "0":
+        if text[start].isdecimal():
             while self.pos < end and text[self.pos].isdecimal():
                 self.pos += 1
         elif text[start] in _SPECIAL:
@@ -281,13 +281,9 @@ class _Expander:
         if operator == ":":
             operator += text[self.pos : self.pos + 1]
             self.pos += 1
-        value = self.env.get(name)
-        if value is not None:
-            self.matched.add(name)
+        value = self._lookup(name)
         if operator in ("+", "-", "?", ":+", ":-", ":?"):
             return self._default(name, value, operator, start)
-        if value is None:
-            self.unmatched.add(name)
         if operator in "#%":
             return self._trim(value, operator, start)
         if operator == "/":
@@ -295,7 +291,14 @@ class _Expander:
         raise ExpansionProblem(f"unsupported modifier ({operator}) in substitution")
 
     def _word(self, stop: str, *, raw_escapes: bool) -> str:
-        return self._until(stop, raw_escapes, _NO_WORDS)
+        """What follows the operator; when the text ends first, that is what is wrong (EXP-05)."""
+        try:
+            return self._until(stop, raw_escapes, _NO_WORDS)
+        except ExpansionProblem as error:
+            if self.pos >= len(self.text) and "unexpected end" in error.message:
+                missing = "'}'" if stop == "}" else "'/' in ${}"
+                raise ExpansionProblem(f"syntax error: missing {missing}") from error
+            raise
 
     def _default(self, name: str, value: str | None, operator: str, start: int) -> str:
         """``-``, ``+`` and ``?``, which say themselves what an unset variable means (EXP-02)."""
@@ -328,13 +331,8 @@ class _Expander:
         everywhere = self.text.startswith("/", self.pos)
         if everywhere:
             self.pos += 1
-        try:
-            pattern = self._word("/", raw_escapes=True)
-        except ExpansionProblem as error:
-            if "matching /" in error.message:
-                raise ExpansionProblem("syntax error: missing '/' in ${}") from error
-            raise
-        replacement = self._word("}", raw_escapes=self.raw_escapes)
+        pattern = self._word("/", raw_escapes=True)
+        replacement = self._word("}", raw_escapes=True)
         if value is None:
             return "${" + self.text[start : self.pos] if self.skip_unset else ""
         return replace_pattern(value, pattern, replacement, everywhere=everywhere)

@@ -58,14 +58,18 @@ class Layout:
         entries = self.index()
         return find_entry(entries, ref_or_digest, self.name)
 
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """A blob's file, not verified. Raises BlobMissing."""
+        try:
+            return self._open(blob_name(digest))
+        except FileNotFoundError as error:
+            raise BlobMissing(f"{self.name}: blob {digest} is not in the layout") from error
+
     def copy(self, descriptor: Descriptor, target: BlobTarget) -> None:
         """Copy a blob, verified. Raises BlobMissing, DigestMismatch."""
         if target.has(descriptor.digest):
             return
-        try:
-            source = self._open(blob_name(descriptor.digest))
-        except FileNotFoundError as error:
-            raise BlobMissing(f"{self.name}: blob {descriptor.digest} is not in the layout") from error
+        source = self.open_blob(descriptor.digest)
         with source, target.writer(expected=descriptor.digest, size=descriptor.size) as writer:
             while chunk := source.read(1 << 20):
                 writer.write(chunk)

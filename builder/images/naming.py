@@ -48,12 +48,13 @@ def tag(store: Store, source: str, target: str) -> Digest | None:
 
 
 def remove(
-    store: Store, text: str, *, force: bool = False, in_use: InUse | None = None
+    store: Store, text: str, *, force: bool = False, in_use: InUse | None = None, free: bool = True
 ) -> tuple[RemovedLine, ...]:
     """Remove a name, and the image with its last one; or, by id, the image with all names.
 
-    ``in_use`` says which container needs an image (by default any in the store). The content goes with the
-    next prune, which knows what else needs it. Raises NoSuchImage, ImageConflict.
+    ``in_use`` says which container needs an image (by default any in the store). Content that nothing else
+    needs goes at once; what builds keep of it is build cache. Without ``free`` all waits for the next prune.
+    Raises NoSuchImage, ImageConflict.
     """
     image = find(store, text)
     name = _own_name(image, text)
@@ -61,6 +62,21 @@ def remove(
     if name is not None and len(image.names) + len(_digest_names(store, image)) > 1:
         return (_untag(store, image, name),)
     user = users(image.id)
+    if not free:
+        return _remove(store, image, name, text, user, force=force)
+    from builder.cache.release import content_of, release
+
+    same = [str(other.manifest.digest) for other in store.images.list() if other.id == image.id]
+    content = content_of(store, same)
+    lines = _remove(store, image, name, text, user, force=force)
+    if any(line.action == "Deleted" for line in lines):
+        release(store, content)
+    return lines
+
+
+def _remove(
+    store: Store, image: StoredImage, name: str | None, text: str, user: str | None, *, force: bool
+) -> tuple[RemovedLine, ...]:
     if name is not None:
         return _remove_last(store, image, name, user, force=force)
     return _remove_id(store, image, text, user, force=force)

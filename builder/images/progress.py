@@ -10,7 +10,13 @@ def transfers(steps: Steps) -> OnTransfer:
     """Reports the transfers of blobs under their digests (SIM-01)."""
 
     def moved(transfer: Transfer) -> None:
-        label = f"{transfer.id} {transfer.note}" if transfer.note else transfer.id
-        steps.transfer(label, transfer.current, transfer.total, transfer.started_ns, done=transfer.done)
+        steps.transfer(
+            transfer.id,
+            transfer.current,
+            transfer.total,
+            transfer.started_ns,
+            done=transfer.done,
+            note=transfer.note,
+        )
 
     return moved

@@ -6,7 +6,20 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, assert_never
 
 from builder.errors import GraphError
-from builder.llb.ops import EMPTY, DiffOp, ExecOp, FileOp, MergeOp, Op, SourceOp
+from builder.llb.ops import (
+    EMPTY,
+    Action,
+    BuildOp,
+    DiffOp,
+    ExecOp,
+    FileOp,
+    MergeOp,
+    Op,
+    Pairs,
+    PassthroughOp,
+    Rm,
+    SourceOp,
+)
 from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
@@ -44,24 +57,35 @@ class LinuxResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VertexMeta:
-    """What people see and options that are not part of identity."""
+    """What people see and options that are not part of identity (DIG-03).
+
+    ``fallback`` is shown when there is no ``name`` and the op alone does not give one; ``description`` holds
+    what others say of the vertex.
+    """
 
     name: str = ""
+    fallback: str = ""
     command: str = ""
+    description: Pairs = ()
     ignore_cache: bool = False
     export_cache: bool = True
     progress_group: str = ""
+    progress_weak: bool = False
+    progress_group_name: str = ""
     source: SourceRange | None = None
     resources: LinuxResources | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vertex:
-    """An operation with its inputs; named by the digest of both."""
+    """An operation with its inputs; named by the digest of both. ``constraints`` choose between workers of
+    which there is one here.
+    """
 
     op: Op
     inputs: tuple[Edge, ...] = ()
     platform: Platform | None = None
+    constraints: tuple[str, ...] = ()
     meta: VertexMeta = field(default=VertexMeta(), compare=False)
     digest: Digest = field(init=False)
 
@@ -71,12 +95,14 @@ class Vertex:
             "inputs": [[str(edge.digest), edge.index] for edge in self.inputs],
             "platform": str(self.platform) if self.platform else "",
         }
+        if self.constraints:
+            body["constraints"] = list(self.constraints)
         object.__setattr__(self, "digest", Digest.of(canonical_json(body)))
 
     @property
     def name(self) -> str:
         """What to call the vertex on a screen (DIG-06)."""
-        return self.meta.name or describe(self.op)
+        return self.meta.name or self.meta.fallback or describe(self.op)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +115,11 @@ class Definition:
     def __post_init__(self) -> None:
         seen: set[Digest] = set()
         for vertex in self.vertices:
-            for edge in vertex.inputs:
+            for position, edge in enumerate(vertex.inputs):
                 if edge.digest not in seen:
                     raise GraphError(f"invalid missing input digest {edge.digest}")
                 if edge.index < 0:
-                    raise GraphError(f"invalid input {edge.digest} output index {edge.index}")
+                    raise GraphError(f"invalid input {position} output index {edge.index}")
             check_op(vertex.op, len(vertex.inputs))
             seen.add(vertex.digest)
         if self.head is not None and self.head.digest not in seen:
@@ -174,7 +200,8 @@ def check_op(op: Op, inputs: int) -> None:
             positions = []
             for index, action in enumerate(op.actions):
                 limit = inputs + index
-                if not (EMPTY <= action.input < limit or limit == 0) or action.secondary >= limit:
+                named = (action.input, action.secondary, *_owner_inputs(action.action))
+                if not all(EMPTY <= position < limit for position in named):
                     raise GraphError(f"invalid file op: action {index} names a later result")
         case MergeOp():
             positions = list(op.inputs)
@@ -182,11 +209,29 @@ def check_op(op: Op, inputs: int) -> None:
             positions = [op.lower, op.upper]
         case SourceOp():
             positions = []
+        case BuildOp():
+            positions = [position for _, position in op.inputs]
+        case PassthroughOp():
+            if not op.id:
+                raise GraphError("invalid passthrough op with no id")
+            if not op.outputs:
+                raise GraphError("invalid passthrough op with no outputs")
+            if min(op.outputs) < 0:
+                raise GraphError(f"invalid input position {min(op.outputs)} of {inputs}")
+            positions = list(op.outputs)
         case _:
             assert_never(op)
     for position in positions:
         if not EMPTY <= position < inputs:
             raise GraphError(f"invalid input position {position} of {inputs}")
+
+
+def _owner_inputs(action: Action) -> tuple[int, ...]:
+    """The positions of the trees in which an action's owner is looked up by name."""
+    owner = None if isinstance(action, Rm) else action.owner
+    if owner is None:
+        return ()
+    return tuple(who.input for who in (owner.user, owner.group) if who is not None and who.name)
 
 
 def describe(op: Op) -> str:
@@ -202,6 +247,10 @@ def describe(op: Op) -> str:
             return f"merge ({', '.join(str(i) for i in op.inputs)})"
         case DiffOp():
             return f"diff ({op.lower}) -> ({op.upper})"
+        case BuildOp():
+            return "build"
+        case PassthroughOp():
+            return f"passthrough {op.id}"
 
 
 def _describe_action(action: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Literal
 Pairs = tuple[tuple[str, str], ...]
 EMPTY = -1
 """An input position that means: nothing, an empty tree."""
+REQUIRED = ",required"
+"""What the text of a device ends with that the step cannot do without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,15 @@ class SourceOp:
 
 MountType = Literal["bind", "cache", "tmpfs", "secret", "ssh"]
 Sharing = Literal["shared", "private", "locked"]
+ContentCache = Literal["default", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """A mount of an exec op; ``input`` and ``output`` are positions, -1 = empty / none (OPM-04).
 
-    ``id`` names the secret, ssh agent or cache; ``mode`` 0 means the type's default.
+    ``id`` names the secret, ssh agent or cache; ``mode`` 0 means the type's default. ``result_id`` and
+    ``content_cache`` are carried for other builders and decide nothing here.
     """
 
     dest: str
@@ -53,6 +57,8 @@ class Mount:
     gid: int = 0
     mode: int = 0
     optional: bool = False
+    result_id: str = ""
+    content_cache: ContentCache = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,9 @@ class Ulimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecMeta:
-    """What an exec op runs; ``env`` entries are ``K=V``."""
+    """What an exec op runs; ``env`` entries are ``K=V``. Mount points that had to be made are always removed
+    with their parents, whatever ``remove_mount_stubs_recursive`` says.
+    """
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
@@ -87,6 +95,7 @@ class ExecMeta:
     ulimits: tuple[Ulimit, ...] = ()
     cgroup_parent: str = ""
     valid_exit_codes: tuple[int, ...] = (0,)
+    remove_mount_stubs_recursive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,4 +233,44 @@ class DiffOp:
     upper: int
 
 
-Op = SourceOp | ExecOp | FileOp | MergeOp | DiffOp
+LLB_BUILDER = -1
+"""The builder of a ``BuildOp`` that solves a definition."""
+DEFINITION_INPUT = "buildkit.llb.definition"
+"""The input of a ``BuildOp`` that holds a definition, and its file unless an attribute says another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOp:
+    """A build within the build: the definition is a file of an input (OPM-10).
+
+    ``inputs`` gives positions by name, sorted; ``definition`` is a nested definition in wire form.
+    """
+
+    builder: int = LLB_BUILDER
+    inputs: tuple[tuple[str, int], ...] = ()
+    definition: bytes = b""
+    attrs: Pairs = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassthroughOp:
+    """Makes all inputs and gives some of them on: ``outputs`` are their positions."""
+
+    id: str
+    outputs: tuple[int, ...]
+
+
+Op = SourceOp | ExecOp | FileOp | MergeOp | DiffOp | BuildOp | PassthroughOp
+
+
+def output_count(op: Op) -> int:
+    """How many results an op has."""
+    match op:
+        case ExecOp():
+            return op.outputs
+        case FileOp():
+            return 1 + max((item.output for item in op.actions), default=EMPTY)
+        case PassthroughOp():
+            return len(op.outputs)
+        case _:
+            return 1

@@ -66,6 +66,8 @@ class Descriptor:
     annotations: tuple[tuple[str, str], ...] = ()
     urls: tuple[str, ...] = ()
     artifact_type: str = ""
+    data: str = ""
+    """The blob itself in base64, where it is so small that it travels along."""
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -93,6 +95,7 @@ class Descriptor:
             annotations=tuple((str(k), str(v)) for k, v in annotations.items()),
             urls=tuple(str(url) for url in urls) if isinstance(urls, list) else (),
             artifact_type=str(value.get("artifactType") or ""),
+            data=str(value.get("data") or ""),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +107,8 @@ class Descriptor:
             out["annotations"] = dict(self.annotations)
         if self.platform is not None:
             out["platform"] = platform_to_json(self.platform)
+        if self.data:
+            out["data"] = self.data
         if self.artifact_type:
             out["artifactType"] = self.artifact_type
         return out

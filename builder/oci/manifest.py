@@ -23,21 +23,29 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One image for one platform: a config and its layers, lowest first."""
+    """One image for one platform: a config and its layers, lowest first.
+
+    An artifact has an ``artifact_type``; ``subject`` is the manifest that it says something about.
+    """
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
     media_type: str = OCI_MANIFEST
     annotations: tuple[tuple[str, str], ...] = ()
+    artifact_type: str = ""
+    subject: Descriptor | None = None
 
     def to_bytes(self) -> bytes:
         """The published form (EXP-06)."""
         out: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": self.media_type,
+            **({"artifactType": self.artifact_type} if self.artifact_type else {}),
             "config": self.config.to_json(),
             "layers": [layer.to_json() for layer in self.layers],
         }
+        if self.subject is not None:
+            out["subject"] = self.subject.to_json()
         if self.annotations:
             out["annotations"] = dict(self.annotations)
         return document_json(out)
@@ -103,6 +111,8 @@ def parse_document(data: bytes, media_type: str = "") -> Manifest | Index:
             layers=_descriptors(value, "layers"),
             media_type=kind,
             annotations=pairs,
+            artifact_type=str(value.get("artifactType") or ""),
+            subject=Descriptor.from_json(value["subject"]) if value.get("subject") else None,
         )
     raise InvalidValue(f"unsupported manifest media type {kind!r}")
 

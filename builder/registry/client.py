@@ -25,6 +25,7 @@ from builder.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI
 from builder.oci.digest import Digest
 from builder.oci.manifest import MAX_DOCUMENT_BYTES, Index, parse_document
 from builder.oci.reference import Reference
+from builder.registry.announce import tell
 from builder.registry.download import Download, Sink, range_header
 from builder.registry.hosts import Endpoint, RegistryConfig, endpoints
 from builder.registry.http import Body, HttpClient, Pairs, Response
@@ -55,7 +56,7 @@ class RegistryClient:
             no_proxy=config.no_proxy,
         )
         self._auth = Authenticator(self._http)
-        self.retrier = retrier or Retrier(config.retry_waits_s)
+        self.retrier = retrier or Retrier(config.retry_waits_s, on_retry=tell)
         self._plain: set[str] = set()
         self._lock = threading.Lock()
 
@@ -266,6 +267,22 @@ class RegistryClient:
                 return response.status == 200
 
         return self.retrier.run(ask)
+
+    def blob(self, ref: Reference) -> Descriptor:
+        """The descriptor of the blob that ``ref`` names by digest, its size asked for."""
+        assert ref.digest is not None
+        digest = ref.digest
+
+        def ask(place: Endpoint) -> Descriptor:
+            url = self.url(place, f"blobs/{digest}")
+            with self.send("HEAD", place, url, scopes=pull_scope(place)) as response:
+                length = response.header("Content-Length")
+            if not length.isdigit():
+                raise RegistryError(f"{response.request}: no Content-Length", request=response.request)
+            return Descriptor(media_type="application/octet-stream", digest=digest, size=int(length))
+
+        result: Descriptor = self._anywhere(ref, lambda place: self.retrier.run(lambda: ask(place)))
+        return result
 
     def fetch_blob(
         self,

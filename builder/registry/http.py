@@ -8,6 +8,8 @@ Environment variables, netrc files and cookies are not read: proxies and certifi
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
+from builder import cancelling
 from builder.errors import RegistryError
+from builder.registry.httperrors import translated
 
 if TYPE_CHECKING:
     import requests
@@ -56,19 +60,45 @@ class Response:
         self.request = request
         self.status: int = reply.status_code
         self.url: str = reply.url or ""
+        self._cancel = cancelling.current()
+        self._forget = self._cancel.on_set(self._cut) if self._cancel is not None else None
 
     def header(self, name: str, default: str = "") -> str:
         """One header's value, by name in any case."""
         return str(self._reply.headers.get(name, default))
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """The body as sent, in pieces; a broken connection is a temporary RegistryError."""
+        """The body as sent, in pieces; a broken connection is a temporary RegistryError.
+
+        Cancelled as soon as the build that asked is.
+        """
         while True:
-            with _translated(self.request):
-                data: bytes = self._reply.raw.read(size, decode_content=False)
+            data = self._next(size)
             if not data:
                 return
             yield data
+
+    def _next(self, size: int) -> bytes:
+        try:
+            with translated(self.request):
+                data: bytes = self._reply.raw.read(size, decode_content=False)
+        except RegistryError:
+            self._check_cancelled()
+            raise
+        self._check_cancelled()
+        return data
+
+    def _check_cancelled(self) -> None:
+        if self._cancel is not None:
+            self._cancel.check()
+
+    def _cut(self) -> None:
+        """Wake whoever reads: the other side has nothing more to say."""
+        try:
+            with socket.socket(fileno=os.dup(self._reply.raw.fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError, AttributeError):
+            return  # it was read to its end
 
     def read(self, limit: int) -> bytes:
         """The whole body; RegistryError when it is longer than ``limit`` (CVE-2023-25153)."""
@@ -92,10 +122,13 @@ class Response:
                     break
         except RegistryError:
             pass
-        self.close()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Let go of the connection."""
+        if self._forget is not None:
+            self._forget()
         self._reply.close()
 
     def __enter__(self) -> Response:
@@ -191,20 +224,23 @@ class HttpClient:
             fields["Authorization"] = authorization
         payload, stream = _payload(body)
         try:
-            with _translated(name):
+            with translated(name):
                 prepared = session.prepare_request(
                     requests.Request(method, url, headers=fields, data=payload)
                 )
                 if payload is None and method in ("POST", "PUT", "PATCH"):
                     prepared.headers["Content-Length"] = "0"
-                reply = session.send(
-                    prepared,
-                    stream=True,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                    verify=(tls.ca_file or True) if tls.verify else False,
-                    cert=_client_cert(tls),
-                    proxies=self._proxies_for(url),
+                reply = cancelling.interruptible(
+                    lambda: session.send(
+                        prepared,
+                        stream=True,
+                        timeout=self._timeout,
+                        allow_redirects=False,
+                        verify=(tls.ca_file or True) if tls.verify else False,
+                        cert=_client_cert(tls),
+                        proxies=self._proxies_for(url),
+                    ),
+                    late=lambda reply: reply.close(),
                 )
         finally:
             if stream is not None:
@@ -245,6 +281,7 @@ class _Upload:
             yield data
 
     def read(self, size: int = -1) -> bytes:
+        cancelling.check()
         want = self._size - self._sent if size < 0 else min(max(size, CHUNK_BYTES), self._size - self._sent)
         data = self._file.read(want) if want else b""
         self._sent += len(data)
@@ -315,82 +352,3 @@ def check_redirect(url: str, target: str, *, allow_http: bool) -> None:
         raise RegistryError(f"{display_url(url)}: redirect to {target[:200]!r} is not followed")
     if not allow_http and parts.scheme == "http" and url.startswith("https:"):
         raise RegistryError(f"{display_url(url)}: redirect from https to http is not followed")
-
-
-class _translated:  # noqa: N801 - reads as a verb where it is used
-    """Turns the library's exceptions into RegistryError, once, here."""
-
-    __slots__ = ("_request",)
-
-    def __init__(self, request: str) -> None:
-        self._request = request
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, RegistryError):
-            return
-        import requests
-        import urllib3.exceptions
-
-        if isinstance(error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)):
-            raise translate(error, self._request) from error
-
-
-def translate(error: Exception, request: str) -> RegistryError:
-    """The RegistryError for one of the library's exceptions or an OSError of the socket."""
-    import requests
-    import urllib3.exceptions as u3
-
-    causes = list(_causes(error))
-
-    def any_of(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    if any_of(requests.exceptions.SSLError, u3.SSLError):
-        return RegistryError(
-            f"{request}: TLS failed: {_reason(causes)}",
-            request=request,
-            hint="give the registry's CA certificate, or mark the host as insecure or plain http",
-        )
-    if any_of(u3.NameResolutionError):
-        return RegistryError(
-            f"{request}: host name cannot be resolved", request=request, hint="is the network up?"
-        )
-    if any_of(ConnectionRefusedError):
-        return RegistryError(
-            f"{request}: connection refused", request=request, hint="is the registry running?"
-        )
-    if any_of(requests.exceptions.Timeout, u3.TimeoutError, TimeoutError):
-        return RegistryError(f"{request}: timed out", request=request, temporary=True)
-    if any_of(
-        requests.exceptions.ConnectionError,
-        requests.exceptions.ChunkedEncodingError,
-        u3.ProtocolError,
-        ConnectionError,
-    ):
-        return RegistryError(
-            f"{request}: connection lost: {_reason(causes)}", request=request, temporary=True
-        )
-    return RegistryError(f"{request}: {_reason(causes)}", request=request)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        reason = getattr(current, "reason", None)
-        links = (current.__cause__, current.__context__, reason, *current.args)
-        waiting.extend(link for link in links if isinstance(link, BaseException))
-
-
-def _reason(causes: list[BaseException]) -> str:
-    return str(causes[-1])[:300] or type(causes[-1]).__name__

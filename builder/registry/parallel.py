@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from builder.cancelling import carried
 from builder.registry.progress import Stop, Stopped
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ def each(call: Callable[[T], None], items: Sequence[T], *, workers: int, stop: S
 
     with ThreadPoolExecutor(max_workers=min(workers, len(items)), thread_name_prefix="transfer") as pool:
         try:
-            for future in [pool.submit(run, item) for item in items]:
+            task = carried(run)
+            for future in [pool.submit(task, item) for item in items]:
                 future.result()
         except BaseException:
             stop.set()

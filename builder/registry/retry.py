@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from builder import cancelling
 from builder.errors import RateLimited, RegistryError
 
 T = TypeVar("T")
@@ -36,14 +37,14 @@ class Retrier:
     """Runs a call again after temporary failures: one more try per entry of ``waits_s``.
 
     A server's Retry-After replaces the wait when it is longer, up to two minutes; beyond that we give up, so
-    that a hostile server cannot park a build.
+    that a hostile server cannot park a build. A cancelled build does not wait.
     """
 
     def __init__(
         self,
         waits_s: tuple[float, ...],
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = cancelling.pause,
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
         self._waits = waits_s

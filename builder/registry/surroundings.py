@@ -16,19 +16,20 @@ def user_registries(
     certs_dirs: Iterable[Path] = (),
     insecure: Iterable[str] = (),
     proxies: Iterable[tuple[str, str]] = (),
+    hosts: Iterable[HostConfig] = (),
 ) -> RegistryConfig:
     """Credentials of docker's ``config.json``, the first ``registries.conf`` that there is, certificates.
 
-    ``insecure`` are hosts that may be spoken to without TLS; ``proxies`` are variables such as
-    ``HTTPS_PROXY``, as spelt in the environment.
+    ``hosts`` win over what ``registries.conf`` says of the same prefix; ``insecure`` are hosts that may be
+    spoken to without TLS; ``proxies`` are variables such as ``HTTPS_PROXY``, as spelt in the environment.
     """
     conf = next((path for path in registries_conf if path.exists()), None)
-    hosts = load_registries_conf(conf) if conf is not None and _has_tables(conf) else ()
+    listed_hosts = load_registries_conf(conf) if conf is not None and _has_tables(conf) else ()
     plain = tuple(HostConfig(prefix=host, insecure=True) for host in insecure)
     listed = tuple(proxies)
     return RegistryConfig(
         docker=DockerConfig.load(docker_config_dir),
-        hosts=(*plain, *hosts),
+        hosts=(*plain, *hosts, *listed_hosts),
         proxies=_proxies(listed),
         no_proxy=_no_proxy(dict(listed)),
         certs_dirs=tuple(path for path in certs_dirs if path.is_dir()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
 from builder.errors import RegistryError, Unauthorized
+from builder.registry.announce import announced, step_name
 from builder.registry.auth import Credentials
 from builder.registry.http import HttpClient, TlsOptions, display_url, origin
 
@@ -114,7 +115,7 @@ class Authenticator:
         Threads that meet the same 401 ask the token server once: the first one asks, the others find its
         token.
         """
-        where = origin(url)
+        where, place = origin(url), urlsplit(url).netloc
         with self._asking:
             known = self._cache.get(where, scopes)
             if known and known != refused:
@@ -123,19 +124,18 @@ class Authenticator:
             challenges = {challenge.scheme: challenge for challenge in reversed(parse_challenges(header))}
             bearer = challenges.get("bearer")
             if bearer is not None and bearer.realm:
-                value, lifetime = self._bearer(url, bearer, scopes, credentials, tls)
+                with announced(step_name(scopes, place)):
+                    value, lifetime = self._bearer(url, bearer, scopes, credentials, tls)
                 self._cache.put(where, scopes, value, lifetime)
                 return value
             if "basic" in challenges:
                 if credentials is None or not credentials.username:
-                    raise Unauthorized(f"{where[1]} wants a user name and password", status=401, hint=_LOGIN)
+                    raise Unauthorized(f"{place} wants a user name and password", status=401, hint=_LOGIN)
                 if refused == credentials.basic:
-                    raise Unauthorized(
-                        f"{where[1]} refuses the user name or password", status=401, hint=_LOGIN
-                    )
+                    raise Unauthorized(f"{place} refuses the user name or password", status=401, hint=_LOGIN)
                 self._cache.put(where, (), credentials.basic, 3600.0)
                 return credentials.basic
-        raise Unauthorized(f"{where[1]} asks for a login in no way that is known", status=401)
+        raise Unauthorized(f"{place} asks for a login in no way that is known", status=401)
 
     def _bearer(
         self,

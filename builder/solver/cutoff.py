@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.cache.types import CacheRecord
@@ -24,7 +25,9 @@ _OF_RECORD = "content-of-record"
 _TO_RECORD = "record-by-content"
 
 
-def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) -> CacheRecord | None:
+def equal_record(
+    node: Node, snapshots: Mapping[int, str | None], store: Store, hold: Hold
+) -> CacheRecord | None:
     """The stored record of ``node``'s operation whose inputs had the content that they have now.
 
     Each record is read once, then found by a key made of contents, however many there are (CKY-12).
@@ -35,7 +38,7 @@ def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) 
     for record in records:
         if store.doc(_OF_RECORD, record.key) is None:
             inputs = [_Content.of(item) for item in record.parts.get("inputs") or ()]
-            key = _content_key(node, inputs, store)
+            key = _content_key(node, inputs, store, hold)
             store.put_doc(_OF_RECORD, record.key, key.encode())
             if key:
                 store.put_doc(_TO_RECORD, key, record.key.encode())
@@ -43,7 +46,7 @@ def equal_record(node: Node, snapshots: Mapping[int, str | None], store: Store) 
         _Content(part.content, part.selector, snapshots.get(position))
         for position, part in enumerate(node.inputs)
     ]
-    found = store.doc(_TO_RECORD, _content_key(node, now, store))
+    found = store.doc(_TO_RECORD, _content_key(node, now, store, hold))
     return store.records.lookup(found.decode()) if found is not None else None
 
 
@@ -60,7 +63,7 @@ class _Content(NamedTuple):
         return cls(stored.get("content", ""), stored.get("selector", ""), stored.get("snapshot") or None)
 
 
-def _content_key(node: Node, inputs: Sequence[_Content], store: Store) -> str:
+def _content_key(node: Node, inputs: Sequence[_Content], store: Store, hold: Hold) -> str:
     """The digest of ``node``'s operation on inputs of this content; empty when a snapshot is gone."""
     if len(inputs) != len(node.inputs):
         return ""
@@ -68,12 +71,12 @@ def _content_key(node: Node, inputs: Sequence[_Content], store: Store) -> str:
     for position, (content, selector, snapshot) in enumerate(inputs):
         if content or snapshot is None:
             parts.append(["content", content, selector])
-        elif store.snapshots.get(snapshot) is None:
+        elif not hold.snapshot(snapshot):
             return ""
         elif _is_whole(node, position):
             parts.append(["tree", tree_digest(store, snapshot), selector])
         else:
-            parts.append(["selection", _selection_digest(node, position, snapshot, store), selector])
+            parts.append(["selection", selection_digest(node, position, snapshot, store), selector])
     return str(Digest.of(canonical_json([node.op, parts])))
 
 
@@ -86,7 +89,8 @@ def _is_whole(node: Node, position: int) -> bool:
     return not selected_paths(node.vertex, position)
 
 
-def _selection_digest(node: Node, position: int, snapshot: str, store: Store) -> str:
+def selection_digest(node: Node, position: int, snapshot: str, store: Store) -> str:
+    """Content digest of what ``node`` reads of an input; a text that is no digest when it is not there."""
     copies = copies_of(node.vertex, position)
     name = str(Digest.of(canonical_json([_selector(copy) for copy in copies])))
     memo = f"{snapshot}:{name}"
@@ -123,6 +127,7 @@ def _selector(copy: Copy) -> list[object]:
 def tree_digest(store: Store, snapshot: str) -> str:
     """Content digest of a snapshot as a chain of differences down to an image layer's chain id."""
     from builder.cache.contenthash import ContentHasher
+    from builder.cache.restack import read_list
 
     digest = ""
     for info in reversed(store.snapshots.chain(snapshot)):
@@ -133,7 +138,7 @@ def tree_digest(store: Store, snapshot: str) -> str:
             else:
                 own, _ = store.snapshots.diff_dir(info.id)
                 entries = ContentHasher(View((own,), raw=True, userxattr=store.snapshots.userxattr)).tree()
-                known = Digest.of(f"{digest} {entries}".encode())
+                known = Digest.of(f"{digest} {entries}".encode() + (read_list(own) or b""))
             store.snapshots.set_content_digest(info.id, known)
         digest = str(known)
     return digest

@@ -13,13 +13,17 @@ from builder.cache.tree import SourceTree
 from builder.llb.definition import Vertex
 from builder.llb.ops import Copy, SourceOp
 from builder.oci.platform import Platform
+from builder.solver.places import Place
 from builder.solver.progress import OnEvent
 from builder.solver.reporter import Reporter
 from builder.solver.types import Cancel, Secret, SshAgent
+from runtime.hosts import Dns
 from runtime.spec import ContainerSpec, ExitStatus, Limits, Network
 
 if TYPE_CHECKING:
     from builder.solver.planning import Nodes
+    from builder.solver.remote import RemoteResults
+    from builder.solver.types import FailedStep
 
 
 class Sources(Protocol):
@@ -39,6 +43,10 @@ class Sources(Protocol):
 
     def key(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> str:
         """The cache key of a source that is not local; resolves names to immutable identities."""
+        ...
+
+    def base_digests(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> tuple[str, ...]:
+        """The names of a source in exported caches (CKY-08); () for a local one."""
         ...
 
     def fetch(
@@ -99,8 +107,29 @@ class SolveEnv:
     cdi_dirs: tuple[str, ...] = ()
     search_path: str = ""
     """Where emulators for other processors are looked for."""
+    dns: Dns = Dns()
+    """What ``/etc/resolv.conf`` of RUN steps says in the place of the host's; never part of a key."""
     max_parallelism: int = 0
+    """How many steps run at once; 0 = one per CPU."""
+    nesting: int = 0
+    """How many builds this one is nested in."""
     keep_going: bool = False
+    """A failure stops only what needs the step."""
+    retries: int = 0
+    """How often a RUN step or a source is tried again."""
+    step_timeout_s: float = 0
+    """How long the command of a RUN step may take; 0 = for ever."""
+    durations: Callable[[], Mapping[str, float]] | None = None
+    """How many seconds steps took earlier, by name; asked when there is a choice what to run first."""
+    place: Place = field(default_factory=Place)
+    on_failed: Callable[[FailedStep], None] | None = None
+    """Given the tree of a RUN step that failed for good; returns once nobody needs it any more."""
+    check_space: Callable[[], None] | None = None
+    """Called around every step that runs; raises StoreFull when the build cache exceeds its limits."""
+    remote: RemoteResults | None = None
+    """Caches of other machines."""
+    need_heads: bool = True
+    """False when nobody will look at the trees of the results."""
     on_planned: Callable[[Nodes], None] | None = None
     """Told every step with its key once all are known; what becomes of the steps shows in the same values."""
     on_snapshot: Callable[[Vertex, str], None] | None = None

@@ -12,10 +12,10 @@ from typing import Any
 
 from builder.cache import keys
 from builder.cache.types import CacheRecord
-from builder.errors import PybuildError, SolveError
+from builder.errors import Cancelled, PybuildError, SolveError
 from builder.frontend.redact import redact
 from builder.llb.definition import Definition, Vertex
-from builder.llb.ops import EMPTY, Copy, ExecOp, FileOp, SourceOp
+from builder.llb.ops import EMPTY, BuildOp, Copy, ExecOp, FileOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.reporter import Reporter
@@ -35,6 +35,14 @@ class Node:
     tainted: bool = False
     """No stored key may answer for it: it, or a step before it, must run anew."""
     record: CacheRecord | None = None
+    remote: tuple[object, ...] | None = None
+    """Results of imported caches, best first, in the terms of whoever found them (``solver.remote``)."""
+    outputs: tuple[str | None, ...] | None = None
+    """Its result, once there is one."""
+    error: SolveError | None = None
+    """Why it cannot even be keyed."""
+    blocked: bool = False
+    """It needs a step of which that is so."""
     unsure: bool = False
     """What it read changed meanwhile: its result is not what its key says, nor is anything made from it."""
 
@@ -45,27 +53,46 @@ Nodes = dict[Digest, Node]
 def plan(definition: Definition, env: SolveEnv) -> Nodes:
     """Key and probe every vertex, inputs first.
 
-    Raises what a source raises, with the step's name and lines.
+    Raises what a source raises, with the step's name and lines; with ``env.keep_going`` such a failure is
+    kept in its node.
     """
     nodes: Nodes = {}
     for vertex in definition.vertices:
         env.cancel.check()
         node = Node(vertex=vertex, reporter=Reporter(vertex, env.emit))
         nodes[vertex.digest] = node
+        inputs = [nodes[edge.digest] for edge in vertex.inputs]
+        node.blocked = any(item.blocked or item.error is not None for item in inputs)
+        if node.blocked:
+            continue
         try:
-            _key(node, nodes, env)
+            _key_reported(node, nodes, env)
         except SolveError as error:
-            attribute(error, vertex)
-            node.reporter.fail(error.message)
-            raise
-        except PybuildError as error:
-            node.reporter.fail(error.message)
-            raise attribute(
-                SolveError(error.message, context=error.context, hint=error.hint, code=error.code), vertex
-            ) from error
+            if not env.keep_going:
+                raise
+            node.error = error
+            continue
         if not node.local and not node.tainted and not isinstance(vertex.op, SourceOp):
             node.record = env.store.records.lookup(node.key)
     return nodes
+
+
+def _key_reported(node: Node, nodes: Nodes, env: SolveEnv) -> None:
+    vertex = node.vertex
+    try:
+        _key(node, nodes, env)
+    except Cancelled:
+        node.reporter.cancelled()
+        raise
+    except SolveError as error:
+        attribute(error, vertex)
+        node.reporter.fail(error.message)
+        raise
+    except PybuildError as error:
+        node.reporter.fail(error.message)
+        raise attribute(
+            SolveError(error.message, context=error.context, hint=error.hint, code=error.code), vertex
+        ) from error
 
 
 def attribute(error: SolveError, vertex: Vertex) -> SolveError:
@@ -92,7 +119,7 @@ def needed(definition: Definition, nodes: Nodes) -> set[Digest]:
             continue
         wanted.add(digest)
         node = nodes[digest]
-        if node.record is None:
+        if node.record is None and node.remote is None:
             stack.extend(edge.digest for edge in node.vertex.inputs)
     return wanted
 
@@ -105,12 +132,27 @@ def _key(node: Node, nodes: Nodes, env: SolveEnv) -> None:
         if node.local:
             node.reporter.start()
         else:
-            node.key = env.sources.key(vertex.op, vertex.platform, node.reporter)
+            node.key = _source_key(node, vertex.op, env)
         return
     node.op, node.parts = keys.op_digest(vertex.op, vertex.platform)
-    node.tainted = vertex.meta.ignore_cache or any(nodes[edge.digest].tainted for edge in vertex.inputs)
+    node.tainted = (
+        vertex.meta.ignore_cache
+        or isinstance(vertex.op, BuildOp)  # its own steps are looked up one by one
+        or any(nodes[edge.digest].tainted for edge in vertex.inputs)
+    )
     node.inputs = tuple(_input_part(node, position, nodes, env) for position in range(len(vertex.inputs)))
     node.key = keys.step_key(node.op, node.inputs)
+
+
+def _source_key(node: Node, op: SourceOp, env: SolveEnv) -> str:
+    def ask(_: bool = True) -> str:
+        return env.sources.key(op, node.vertex.platform, node.reporter)
+
+    if not env.retries:
+        return ask()
+    from builder.solver.retrying import retrying
+
+    return retrying(ask, env.retries, say=node.reporter.say, cancel=env.cancel)
 
 
 def _input_part(node: Node, position: int, nodes: Nodes, env: SolveEnv) -> keys.InputPart:
@@ -125,25 +167,33 @@ def _input_part(node: Node, position: int, nodes: Nodes, env: SolveEnv) -> keys.
 
 
 def selected_paths(vertex: Vertex, position: int) -> tuple[str, ...]:
-    """The paths of an input that a step mounts; () = all of it."""
-    if not isinstance(vertex.op, ExecOp):
+    """The paths of an input that a step mounts or copies; () = all of it."""
+    op = vertex.op
+    if isinstance(op, FileOp) and all(item.input != position for item in op.actions):
+        return tuple(copy.src for copy in copies_of(vertex, position))
+    if not isinstance(op, ExecOp):
         return ()
-    paths = {mount.selector for mount in vertex.op.mounts if mount.input == position}
+    paths = {mount.selector for mount in op.mounts if mount.input == position}
     return () if paths == {""} else tuple(sorted(paths))
 
 
 def copies_of(vertex: Vertex, position: int) -> tuple[Copy, ...]:
-    """What a step reads of an input, as copies: its copy actions, or one copy per mounted path."""
+    """What a step reads of an input, as copies: its copy actions, or one copy per mounted path, those below
+    another left out (CKY-04).
+    """
     op = vertex.op
     if isinstance(op, FileOp):
         return tuple(
             item.action for item in op.actions if item.secondary == position and isinstance(item.action, Copy)
         )
     if isinstance(op, ExecOp):
+        paths = {mount.selector.strip("/") for mount in op.mounts if mount.input == position}
         return tuple(
-            Copy(src=mount.selector or "/", dest="/", follow_symlink=True)
-            for mount in op.mounts
-            if mount.input == position
+            Copy(src=f"/{path}", dest="/", follow_symlink=True)
+            for path in sorted(paths)
+            if not any(
+                path != other and f"{path}/".startswith(f"{other}/" if other else "") for other in paths
+            )
         )
     return (Copy(src="/", dest="/"),)
 

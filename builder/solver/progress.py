@@ -20,14 +20,19 @@ class VertexEvent:
     error: str = ""
     cancelled: bool = False
     progress_group: str = ""
+    progress_weak: bool = False
+    """Alone, such members do not make their group appear (PRG-08)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusEvent:
-    """Progress of one part of a step: ``id`` is what is shown; ``total`` 0 = unknown, both in bytes."""
+    """Progress of one part of a step: ``id`` is what is shown, with ``name``, what is being done, after it;
+    ``total`` 0 = unknown, both in bytes.
+    """
 
     vertex: str
     id: str
+    name: str = ""
     current: int = 0
     total: int = 0
     timestamp_ns: int = 0

@@ -59,8 +59,14 @@ class Reporter:
             )
         )
 
-    def status(self, name: str, current: int = 0, total: int = 0, *, done: bool = False) -> None:
-        """Progress of a part of the step, in bytes."""
+    def say(self, text: str) -> None:
+        """A remark of ours among the output of the step."""
+        self.log(2, text.encode("utf-8", "replace"))
+
+    def status(
+        self, name: str, current: int = 0, total: int = 0, *, done: bool = False, note: str = ""
+    ) -> None:
+        """Progress of a part of the step, in bytes; ``note`` stands after its name."""
         now = time.time_ns()
         with self._lock:
             started = self._statuses.setdefault(name, now)
@@ -68,6 +74,7 @@ class Reporter:
             StatusEvent(
                 vertex=self._digest,
                 id=name,
+                name=note,
                 current=current,
                 total=total,
                 timestamp_ns=now,
@@ -100,5 +107,6 @@ class Reporter:
                 error=error,
                 cancelled=cancelled,
                 progress_group=self.vertex.meta.progress_group,
+                progress_weak=self.vertex.meta.progress_weak,
             )
         )

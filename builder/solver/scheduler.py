@@ -1,7 +1,8 @@
 """Which step may run now: a pure state machine. It is told one event at a time and answers what to start.
 
 One thread calls it; it has no lock, clock or I/O. A step may run once all its inputs are there; steps with
-the longest way to the end go first; a named resource bounds how many of a kind run at once.
+the longest way to the end go first; a named resource bounds how many of a kind run at once. A step that only
+waits (for another process, say) gives its place back meanwhile.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from builder.errors import GraphError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A step to be done: what it waits for and which resource it takes ('' = none)."""
+    """A step to be done: what it waits for and which resource it takes ('' = none).
+
+    ``weight`` is how long it may take, in any unit that all tasks share.
+    """
 
     id: str
     needs: tuple[str, ...] = ()
     resource: str = ""
+    weight: float = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,21 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A started task failed; nothing new starts, what runs is waited for."""
+    """A started task failed: nothing new starts, or with ``keep_going`` nothing that needs it."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A started task waits for something outside and takes no place meanwhile."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """A parked task could go on: it is started again once there is a place."""
 
     id: str
 
@@ -41,7 +60,7 @@ class Cancelled:
     """The build is to stop."""
 
 
-Event = Finished | Failed | Cancelled
+Event = Finished | Failed | Parked | Resumed | Cancelled
 
 
 class Scheduler:
@@ -60,9 +79,10 @@ class Scheduler:
         for task in tasks:
             for need in self._missing[task.id]:
                 self._users[need].append(task.id)
-        self._priority = self._depths()
+        self._priority = self._ways()
         self._ready = [task.id for task in tasks if not self._missing[task.id]]
         self._running: set[str] = set()
+        self._parked: set[str] = set()
         self._done: set[str] = set()
         self._failed: set[str] = set()
         self._draining = False
@@ -75,16 +95,21 @@ class Scheduler:
         """Take one event; returns what to start."""
         match event:
             case Finished(task):
-                self._running.remove(task)
+                self._end(task)
                 self._done.add(task)
                 for user in self._users[task]:
                     self._missing[user].discard(task)
                     if not self._missing[user]:
                         self._ready.append(user)
             case Failed(task):
-                self._running.remove(task)
+                self._end(task)
                 self._failed.add(task)
                 self._draining = self._draining or not self._keep_going
+            case Parked(task):
+                self._running.remove(task)
+                self._parked.add(task)
+            case Resumed(task):
+                self._ready.append(task)
             case Cancelled():
                 self._draining = True
             case _:
@@ -93,18 +118,24 @@ class Scheduler:
 
     @property
     def running(self) -> frozenset[str]:
-        """Tasks that were started and have not reported."""
-        return frozenset(self._running)
+        """Tasks that were started and have not reported their end; parked ones count."""
+        return frozenset(self._running | self._parked)
 
     @property
     def finished(self) -> bool:
         """Nothing runs and nothing more will start."""
-        return not self._running and (self._draining or not self._ready)
+        return not self._running and not self._parked and (self._draining or not self._ready)
 
     @property
     def complete(self) -> bool:
         """Every task is done."""
         return len(self._done) == len(self._tasks)
+
+    def _end(self, task: str) -> None:
+        self._running.discard(task)
+        self._parked.discard(task)
+        if task in self._ready:  # it ended while it waited for its place
+            self._ready.remove(task)
 
     def _next(self) -> list[str]:
         if self._draining or not self._ready:
@@ -126,25 +157,26 @@ class Scheduler:
             started.append(task)
         self._ready = waiting
         self._running.update(started)
+        self._parked.difference_update(started)
         return started
 
-    def _depths(self) -> dict[str, int]:
-        """Length of the longest way from each task to one that nobody waits for.
+    def _ways(self) -> dict[str, float]:
+        """Weight of the heaviest way from each task, itself included, to one that nobody waits for.
 
         Raises GraphError on a cycle.
         """
-        depth: dict[str, int] = {}
+        way: dict[str, float] = {}
         waiting = {task: len(users) for task, users in self._users.items()}
         front = [task for task, count in waiting.items() if count == 0]
-        for task in front:
-            depth[task] = 0
+        behind = dict.fromkeys(self._tasks, 0.0)
         while front:
             task = front.pop()
+            way[task] = behind[task] + self._tasks[task].weight
             for need in self._missing[task]:
-                depth[need] = max(depth.get(need, 0), depth[task] + 1)
+                behind[need] = max(behind[need], way[task])
                 waiting[need] -= 1
                 if waiting[need] == 0:
                     front.append(need)
-        if len(depth) != len(self._tasks):
+        if len(way) != len(self._tasks):
             raise GraphError("the graph has a cycle")
-        return depth
+        return way

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from builder.solver.cancel import Cancel
 
-__all__ = ["Cancel", "Result", "Secret", "SnapshotId", "SshAgent"]
+if TYPE_CHECKING:
+    from builder.cache.types import Active
+    from builder.errors import StepFailed
+    from builder.llb.definition import Vertex
+
+__all__ = ["Cancel", "FailedStep", "Result", "Secret", "SnapshotId", "SshAgent"]
 
 SnapshotId = str
 
@@ -16,6 +23,16 @@ class Result:
     """What a vertex gave: one committed snapshot per output; None is an empty tree."""
 
     outputs: tuple[SnapshotId | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedStep:
+    """A RUN step that failed: its half-made tree, and the snapshot of each input that it used."""
+
+    vertex: Vertex
+    active: Active
+    inputs: Mapping[int, SnapshotId | None]
+    error: StepFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

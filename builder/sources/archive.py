@@ -87,7 +87,7 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
         ) from error
     finally:
         writer.close()
-    step.status("transferring context:", stream.total, stream.total, done=True)
+    step.status("transferring context:", stream.total, done=True)
 
 
 def newest_member_s(path: Path) -> int | None:

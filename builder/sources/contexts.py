@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from builder.errors import InvalidValue, PybuildError, SourceUnavailable, UsageError
+from builder.llb.gitref import GitRef, parse_git_ref, redacted
 from builder.oci.digest import Digest
 from builder.sources import dockerfile as files
 from builder.sources.contexttree import Ignore
 from builder.sources.dockerfile import FoundDockerfile
 from builder.sources.gitstore import GitStore
-from builder.sources.giturl import GitRef, parse_git_ref, redacted
 from builder.sources.index import Documents
 from builder.sources.local import LocalContext
 from builder.sources.named import NamedSource, parse_named
@@ -60,7 +60,8 @@ class PreparedContext:
 
     ``main`` is None when there is a Dockerfile but no context (BLD-13). ``locals`` are the trees of named
     local contexts by identifier. ``dockerfile_path`` is where the file is on this machine, if it is.
-    ``made_s`` says when a remote context was made, in Unix seconds; None = not known (EPO-02).
+    ``source`` and ``revision`` are the URL and the commit (or digest) of a remote context; ``made_s`` says
+    when that was made, in Unix seconds; None = not known (EPO-02).
     """
 
     main: LocalContext | None
@@ -95,6 +96,7 @@ class _Task:
     stdin: BinaryIO | None
     dockerfile: str | None
     data: bytes | None
+    subdir: str
     compile_ignore: CompileIgnore
     steps: Steps
     remote: RemoteAccess
@@ -110,14 +112,16 @@ def prepare_context(
     dockerfile: str | None = None,
     dockerfile_data: bytes | None = None,
     build_contexts: Iterable[tuple[str, str]] = (),
+    subdir: str = "",
     steps: Steps = silent,
     remote: RemoteAccess | None = None,
 ) -> PreparedContext:
     """Find the context ``spec`` and its Dockerfile.
 
     ``dockerfile`` is ``-f``: a path on this machine, or one inside the context, or ``-`` for ``stdin``;
-    ``dockerfile_data`` is the text itself and wins. ``compile_ignore`` makes the rules of an ignore file
-    (``IgnoreMatcher.parse``). Raises UsageError, SourceUnavailable, InvalidValue.
+    ``dockerfile_data`` is the text itself and wins. ``subdir`` is the part of a context that is no directory
+    of this machine; the Dockerfile is looked for in all of it (CTX-05). ``compile_ignore`` makes the rules of
+    an ignore file (``IgnoreMatcher.parse``). Raises UsageError, SourceUnavailable, InvalidValue.
     """
     with ExitStack() as stack:
         task = _Task(
@@ -125,6 +129,7 @@ def prepare_context(
             stdin=stdin,
             dockerfile=dockerfile,
             data=dockerfile_data,
+            subdir=subdir,
             compile_ignore=compile_ignore,
             steps=steps,
             remote=remote or RemoteAccess(),
@@ -215,7 +220,7 @@ def _dockerfile_for(task: _Task, tree: LocalContext) -> tuple[FoundDockerfile, P
         else:
             found = files.find_in_tree(tree, inside)
             path = tree.root / found.name
-        step.status("transferring dockerfile:", len(found.data), len(found.data), done=True)
+        step.status("transferring dockerfile:", len(found.data), done=True)
         return found, path
 
 
@@ -242,7 +247,7 @@ def _rules(
     if text is None or not text.strip():
         return text, None
     with task.steps(f"[{place}] load .dockerignore") as step:
-        step.status("transferring context:", len(text), len(text), done=True)
+        step.status("transferring context:", len(text), done=True)
         try:
             return text, task.compile_ignore(text)
         except PybuildError as error:
@@ -300,10 +305,22 @@ def _staged(task: _Task, root: Path, **more: str) -> PreparedContext:
         found = FoundDockerfile(data=data, name=files.DEFAULT_NAME)
     else:
         found = files.find_in_tree(main, task.dockerfile)
+    if task.subdir:
+        main = LocalContext(_below(root, task.subdir))
+        task.stack.callback(main.close)
     prepared = PreparedContext(main=main, dockerfile=found.data, dockerfile_name=found.name)
     prepared.source = more.get("source", "")
     prepared.revision = more.get("revision", "")
     return prepared
+
+
+def _below(root: Path, subdir: str) -> Path:
+    """A directory of a staged context; nothing in it leads outside."""
+    real = os.path.realpath(root)
+    found = os.path.realpath(os.path.join(real, os.path.normpath("/" + subdir).lstrip("/")))
+    if not os.path.isdir(found) or os.path.commonpath((real, found)) != real:
+        raise SourceUnavailable(f"contextsubdir {subdir[:200]!r}: no such directory in the context")
+    return Path(found)
 
 
 def _from_url(task: _Task, url: str) -> PreparedContext:
@@ -320,7 +337,7 @@ def _from_url(task: _Task, url: str) -> PreparedContext:
         (root / "context").write_bytes(prepared.dockerfile)
         prepared.main = LocalContext(root)
         task.stack.callback(prepared.main.close)
-    prepared.source = redacted(url)
+    prepared.source, prepared.revision = redacted(url), str(file.digest)
     prepared.made_s = lambda: file.mtime_s or newest_member_s(file.path)
     return prepared
 

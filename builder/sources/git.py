@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from builder.errors import InvalidValue, PathNotFound, SourceUnavailable
+from builder.cache.mirrors import lock_name, note_use
+from builder.errors import Cancelled, InvalidValue, PathNotFound, SourceUnavailable
+from builder.llb.gitref import GitRef, check_ref, check_remote, is_commit, split_credentials
 from builder.sources.contexttree import ContextTree
 from builder.sources.gitcmd import Git, GitFailed, basic
 from builder.sources.gitstore import GitStore
-from builder.sources.giturl import GitRef, check_ref, check_remote, is_commit, split_credentials
 from builder.sources.steps import Step
 from builder.sources.submodules import Submodule, submodules_of
 
@@ -43,6 +44,8 @@ class GitSource:
     ssh_socket: str = ""
     known_hosts: Path | None = None
     keep_git_dir: bool = False
+    public_key: str = ""
+    """The key that the commit must be signed by (SGI-08); empty = any commit is taken."""
     _resolved: tuple[str, str] | None = None
     _count: int = 0
 
@@ -60,10 +63,14 @@ class GitSource:
         name = self._resolved[1] if self._resolved and self._resolved[0] == commit else ""
         self._count = 0
         self._take(remote, git, commit, name, dest, step, 0)
+        if self.public_key:
+            from builder.sources.gitsignature import verify_commit
+
+            verify_commit(git, self._mirror(remote), commit, self.public_key)
         if self.keep_git_dir or self.ref.keep_git_dir:
-            self._write_git_dir(remote, commit, name, dest, step)
+            self._write_git_dir(remote, git, commit, name, dest, step)
         if self.ref.mtime == "commit":
-            self._set_times(remote, git, commit, dest)
+            _set_times(dest, self.committed_s(commit, step))
         return subdirectory(dest, self.ref.subdir, self.ref.display)
 
     def committed_s(self, commit: str, step: Step) -> int:
@@ -71,7 +78,7 @@ class GitSource:
         remote, git = self._remote(self.ref.remote)
         name = self._resolved[1] if self._resolved and self._resolved[0] == commit else ""
         mirror = self._mirror(remote)
-        with self.store.lock(f"git-{mirror.name}"):
+        with self.store.lock(lock_name(mirror.name)):
             self._have(remote, git, commit, name, mirror, step)
             return _committed_s(git, mirror, commit)
 
@@ -81,6 +88,12 @@ class GitSource:
         if self._resolved is not None:
             return self._resolved
         wanted = check_ref(self.ref.ref) or "HEAD"
+        if self.ref.fetch_by_commit:
+            if not is_commit(self.ref.checksum):
+                raise InvalidValue(
+                    f"fetch-by-commit of {self.ref.display} needs a whole commit as its checksum"
+                )
+            wanted = self.ref.checksum
         if is_commit(wanted):
             found = (wanted, "")
         else:
@@ -155,8 +168,12 @@ class GitSource:
         self, remote: str, git: Git, commit: str, name: str, dest: Path, step: Step, depth: int
     ) -> None:
         mirror = self._mirror(remote)
-        with self.store.lock(f"git-{mirror.name}"):
-            self._have(remote, git, commit, name, mirror, step)
+        with self.store.lock(lock_name(mirror.name)):
+            try:
+                self._have(remote, git, commit, name, mirror, step)
+            except Cancelled:
+                _tidy(mirror)
+                raise
             _write_tree(git, mirror, commit, dest)
             modules = submodules_of(git, mirror, commit, remote) if self.ref.submodules else ()
         for module in modules:
@@ -188,8 +205,8 @@ class GitSource:
                 ["init", "-q", "--bare", "--template=", f"--object-format={form}", "--", str(mirror)],
                 cwd=mirror,
             )
-        for stale in ("shallow.lock", "index.lock", "config.lock", "HEAD.lock", "packed-refs.lock"):
-            (mirror / stale).unlink(missing_ok=True)
+        note_use(mirror, remote)
+        _tidy(mirror)
         if _has(git, mirror, commit):
             git.run(["update-ref", _KEPT + commit, commit], cwd=mirror, git_dir=mirror)
             return
@@ -220,13 +237,16 @@ class GitSource:
 
     # --- afterwards -------------------------------------------------------------------------------------
 
-    def _write_git_dir(self, remote: str, commit: str, name: str, dest: Path, step: Step) -> None:
+    def _write_git_dir(
+        self, remote: str, remote_git: Git, commit: str, name: str, dest: Path, step: Step
+    ) -> None:
         """A ``.git`` of its own: the commit, HEAD on the ref, the origin without credentials (SGI-04)."""
         git = Git()
         mirror = self._mirror(remote)
         inside = dest / ".git"
         form = "sha256" if len(commit) == 64 else "sha1"
-        with self.store.lock(f"git-{mirror.name}"):
+        with self.store.lock(lock_name(mirror.name)):
+            self._have(remote, remote_git, commit, name, mirror, step)
             git.run(["init", "-q", "--template=", f"--object-format={form}", "--", str(dest)], cwd=dest)
             spec = f"+{_KEPT}{commit}:refs/pybuild"
             fetch = ["fetch", "-q", "--depth=1", "--no-tags", "--", f"file://{mirror}", spec]
@@ -241,13 +261,12 @@ class GitSource:
         git.run(["read-tree", commit], cwd=dest, git_dir=inside)
         (inside / "FETCH_HEAD").unlink(missing_ok=True)
 
-    def _set_times(self, remote: str, git: Git, commit: str, dest: Path) -> None:
-        mirror = self._mirror(remote)
-        when = _committed_s(git, mirror, commit)
-        for base, dirs, names in os.walk(dest):
-            for one in (*dirs, *names):
-                os.utime(os.path.join(base, one), (when, when), follow_symlinks=False)
-        os.utime(dest, (when, when))
+
+def _set_times(dest: Path, when: int) -> None:
+    for base, dirs, names in os.walk(dest):
+        for one in (*dirs, *names):
+            os.utime(os.path.join(base, one), (when, when), follow_symlinks=False)
+    os.utime(dest, (when, when))
 
 
 def subdirectory(root: Path, subdir: str, shown: str) -> Path:
@@ -281,6 +300,14 @@ def _has(git: Git, mirror: Path, commit: str) -> bool:
     except GitFailed:
         return False
     return True
+
+
+def _tidy(mirror: Path) -> None:
+    """Remove what a git that was killed has left; the caller holds the mirror's lock."""
+    for stale in ("shallow.lock", "index.lock", "config.lock", "HEAD.lock", "packed-refs.lock"):
+        (mirror / stale).unlink(missing_ok=True)
+    for begun in mirror.glob("objects/pack/tmp_*"):
+        begun.unlink(missing_ok=True)
 
 
 def _fetch(git: Git, mirror: Path, remote: str, specs: list[str]) -> str:

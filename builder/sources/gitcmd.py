@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import SourceUnavailable
+from builder.sources.command import run_stoppable
 from builder.sources.steps import Step
 
 TRANSPORTS = ("git", "http", "https", "ssh")
@@ -71,8 +72,6 @@ class Git:
         local: bool = False,
     ) -> bytes:
         """Run one command and give its standard output; raises GitFailed. ``local`` allows file transport."""
-        import subprocess
-
         command = ["git"]
         for setting in _SETTINGS:
             command += ["-c", setting]
@@ -82,27 +81,19 @@ class Git:
             command.append(f"--git-dir={git_dir}")
         command += args
         try:
-            done = subprocess.run(
-                command,
-                cwd=cwd,
-                env={**self._env(local), **(env or {})},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                umask=0o022,
-            )
+            status, out, err = run_stoppable(command, cwd=cwd, env={**self._env(local), **(env or {})})
         except FileNotFoundError as error:
             raise SourceUnavailable(
                 "git is needed for this source and is not installed",
                 hint="install git (Debian: apt-get install git)",
                 code="git-missing",
             ) from error
-        said = done.stderr.decode("utf-8", "replace").strip()
+        said = err.decode("utf-8", "replace").strip()
         if step is not None and said:
             step.log(2, (said + "\n").encode())
-        if done.returncode != 0:
-            raise GitFailed(f"git {args[0]} failed: {said[-2000:] or done.returncode}", said)
-        return done.stdout
+        if status != 0:
+            raise GitFailed(f"git {args[0]} failed: {said[-2000:] or status}", said)
+        return out
 
     def _env(self, local: bool) -> dict[str, str]:
         allowed = (*TRANSPORTS, "file") if local else TRANSPORTS

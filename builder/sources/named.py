@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.errors import InvalidValue, SourceUnavailable, UsageError
+from builder.llb.gitref import parse_git_ref, redacted
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
-from builder.sources.giturl import parse_git_ref, redacted
 
-Kind = Literal["local", "image", "oci", "git", "http"]
+Kind = Literal["local", "image", "oci", "git", "http", "input", "blob"]
 _RESERVED = {"scratch", "context"}
 _INDEX_LIMIT = 16 << 20
 
@@ -23,8 +23,8 @@ class NamedSource:
     """One named context.
 
     ``identifier`` is, by kind: the local input's name; the image reference (``scratch`` for none); the
-    layout's directory and ``@digest``; the git reference as typed; the URL. ``path`` is the directory of
-    local and oci. ``platform`` limits it to one target platform.
+    layout's directory and ``@digest``; the git reference as typed; the URL; the input's key. ``path`` is the
+    directory of local and oci. ``platform`` limits it to one target platform.
     """
 
     name: str
@@ -53,17 +53,22 @@ def parse_named(name: str, value: str) -> NamedSource:
         return NamedSource(name=key, kind="image", identifier=image, platform=platform)
     if separator and scheme == "oci-layout":
         return _oci_layout(key, rest, platform)
+    if separator and scheme in ("docker-image+blob", "oci-layout+blob"):
+        return _blob(key, scheme, rest, platform)
     if _is_git(name, value):
         return NamedSource(name=key, kind="git", identifier=value, platform=platform)
     if separator and scheme in {"http", "https"}:
         return NamedSource(name=key, kind="http", identifier=value, platform=platform)
     if separator:
         raise UsageError(f"unsupported context source {scheme} for {name}")
+    if value.startswith("input:") and not Path(value).is_dir():
+        return NamedSource(name=key, kind="input", identifier=value.removeprefix("input:"), platform=platform)
     path = Path(value)
     if not path.is_dir():
-        if value.startswith(("input:", "target:", "local:")):
+        if value.startswith(("target:", "local:")):
             raise UsageError(
-                f"invalid input {value} for {name}", hint="results of other builds cannot be named here"
+                f"unsupported context source {value.partition(':')[0]} for {name}",
+                hint="name a directory, docker-image://…, oci-layout://…, or a git or http(s) URL",
             )
         raise SourceUnavailable(
             f'unable to prepare context: path "{value}" not found',
@@ -91,6 +96,22 @@ def normal_name(name: str) -> str:
         return Reference.parse(name).familiar.removesuffix(":latest")
     except InvalidValue:
         return name
+
+
+def _blob(name: str, scheme: str, rest: str, platform: str) -> NamedSource:
+    """A single blob (SOC-02): ``REPOSITORY@DIGEST`` of a registry, ``PATH@DIGEST`` of a layout."""
+    place, at, digest = rest.rpartition("@")
+    if not at or not place:
+        raise UsageError(f"invalid blob {rest!r} for {name}", hint=f"want {scheme}://…@sha256:…")
+    folder = scheme == "oci-layout+blob"
+    shown = name if folder else str(Reference.parse(place))
+    return NamedSource(
+        name=name,
+        kind="blob",
+        identifier=f"{scheme}://{shown}@{Digest.parse(digest)}",
+        path=Path(place).absolute() if folder else None,
+        platform=platform,
+    )
 
 
 def _oci_layout(name: str, rest: str, platform: str) -> NamedSource:

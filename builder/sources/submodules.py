@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from builder.errors import InvalidValue
+from builder.llb.gitref import check_remote
 from builder.sources.gitcmd import Git, GitFailed
-from builder.sources.giturl import check_remote
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,13 +84,30 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "Everything",
         (
-            *("inspect", "explain", "events", "du", "prune", "info", "version", "doctor"),
-            *("debug dump-llb", "completion"),
+            *(
+                "history ls",
+                "history inspect",
+                "history logs",
+                "inspect",
+                "explain",
+                "events",
+                "du",
+                "prune",
+                "info",
+                "version",
+                "doctor",
+            ),
+            *("debug fsck", "debug dump-llb", "debug shell", "completion"),
         ),
     ),
 )
 
 _BUILDER = {"build": "build", "du": "du", "prune": "builder prune"}
+
+_HISTORY = {verb: f"history {verb}" for verb in ("export", "inspect", "logs", "ls", "pin", "rm", "unpin")}
+"""Verbs over the builds on record; as ``history VERB`` they stand in the way of images of these names."""
+
+_MOUNTS = {verb: f"builder mounts {verb}" for verb in ("export", "import", "ls", "rm")}
 
 GROUPS: dict[str, dict[str, str]] = {
     "image": {
@@ -138,39 +155,75 @@ GROUPS: dict[str, dict[str, str]] = {
     "builder": _BUILDER,
     "system": {"df": "df", "events": "events", "info": "info", "prune": "prune"},
     "buildx": _BUILDER,
-    "debug": {"dump-llb": "debug dump-llb"},
+    "builder history": _HISTORY,
+    "buildx history": _HISTORY,
+    "builder mounts": _MOUNTS,
+    "buildx mounts": _MOUNTS,
+    "debug": {
+        "fsck": "debug fsck",
+        "dump-llb": "debug dump-llb",
+        "shell": "debug shell",
+        "get": "history inspect",
+        "histories": "history ls",
+        "info": "info",
+        "logs": "history logs",
+        "monitor": "events",
+        "workers": "info",
+    },
 }
 
 _HIDDEN_ALIASES = {"list": "ls", "remove": "rm", "ps": "ls", "i": "import"}
 
 SUMMARIES |= {
-    "debug dump-llb": "Show the build graph of a Dockerfile",
+    "debug dump-llb": "Show the build graph of a Dockerfile, or of a definition in a file",
+    "debug shell": "Open a shell where a step of an earlier build stood",
+    "builder mounts export": "Write the content of a cache mount as a tar archive",
+    "builder mounts import": "Make a cache mount of a tar archive",
+    "builder mounts ls": "List cache mounts",
+    "builder mounts rm": "Remove cache mounts",
     "builder prune": "Remove build cache",
+    "debug fsck": "Check the state directory, changing nothing",
     "container inspect": "Show everything known about containers",
     "container prune": "Remove stopped containers",
     "image inspect": "Show everything known about images",
     "image prune": "Remove images that nothing uses",
+    "history export": "Write builds with their logs as an archive",
+    "history inspect": "Show everything known about a build",
+    "history logs": "Show the whole progress of a build again",
+    "history ls": "List the builds on record",
+    "history pin": "Keep builds on record",
+    "history rm": "Forget builds and their logs",
+    "history unpin": "Let builds go by age again",
 }
 
 
 def find(words: list[str]) -> tuple[str, int] | None:
     """The verb that ``words`` name and how many of them it took; None when there is none."""
     first = words[0]
-    if first in GROUPS:
-        if len(words) < 2:
+    if first == "history" and len(words) > 1 and words[1] in _HISTORY:
+        return _HISTORY[words[1]], 2
+    group = " ".join(words[:2]) if len(words) > 1 else ""
+    if group not in GROUPS:
+        group = first
+    if group in GROUPS:
+        taken = group.count(" ") + 2
+        if len(words) < taken:
             return None
-        verbs = GROUPS[first]
-        verb = verbs.get(words[1]) or verbs.get(_HIDDEN_ALIASES.get(words[1], ""))
-        return (verb, 2) if verb else None
+        word = words[taken - 1]
+        verb = GROUPS[group].get(word) or GROUPS[group].get(_HIDDEN_ALIASES.get(word, ""))
+        return (verb, taken) if verb else None
     return (first, 1) if first in SUMMARIES or first == "__complete" else None
 
 
 _MODULES = {
     "__complete": "completion",
+    **dict.fromkeys(_MOUNTS.values(), "mounts"),
     "builder prune": "prune",
+    "debug fsck": "fsck",
     "container inspect": "inspect",
     "container prune": "prune",
     "df": "du",
+    **dict.fromkeys(_HISTORY.values(), "build_history"),
     "image inspect": "inspect",
     "image prune": "prune",
     "import": "import_",

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
+from functools import partial
 
 from builder.errors import Cancelled, UsageError
 from cli import build_options as options
+from cli import on_failure, space
 from cli.app import App, is_terminal
-from cli.flags import Args, Command, many, number, switch, text
+from cli.flags import Args, Command, many, number, switch, text, wrong
 from cli.units import pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builder.build import BuildRequest, BuildResult
     from builder.exporter.types import OutputSpec
+    from builder.remotecache.spec import CacheSpec
+    from builder.solver.progress import OnEvent
+    from builder.sources.policy import Policy
+    from cli.settings import Settings
 
 FLAGS = (
     many("add-host", "", 'Add a custom host-to-IP mapping ("host:ip")'),
     many("allow", "", 'Allow extra privileges ("network.host", "security.insecure")', split=True),
     many("annotation", "", "Add an annotation to the image"),
-    many("attest", "", 'Attestation parameters ("type=sbom,generator=image")'),
+    many("attest", "", 'Attest the image ("type=provenance,mode=min", "type=sbom,generator=IMAGE")'),
     many("build-arg", "", "Set a build argument (NAME=VALUE, or NAME to take it from the environment)"),
     many("build-context", "", "Additional build contexts (NAME=PATH|URL|docker-image://…)"),
-    many("cache-from", "", "Where to look for cached results"),
-    many("cache-to", "", "Where to store results for other machines"),
+    many(
+        "cache-from",
+        "",
+        "Where to look for cached results (a reference, or type=registry|local,…)",
+        aliases=("import-cache",),
+    ),
+    many(
+        "cache-to",
+        "",
+        "Where to store results for other machines (type=registry|local|inline,…)",
+        aliases=("export-cache",),
+    ),
     text(
         "call",
         "",
@@ -47,6 +66,7 @@ FLAGS = (
     text("iidfile", "", "Write the image id to a file", metavar="file"),
     text("isolation", "", "Accepted for compatibility", hidden=True),
     many("label", "", "Set metadata for the image"),
+    text("llb", "", 'Build a definition in BuildKit\'s protobuf form ("-" reads stdin)', metavar="file"),
     switch("load", "", "Store the image here (the default without --output)"),
     text("memory", "m", "Memory limit of each step", metavar="bytes"),
     text("memory-swap", "", "Memory and swap together; -1 = unlimited swap", metavar="bytes"),
@@ -62,6 +82,7 @@ FLAGS = (
     switch("pull", "", "Ask the registry for newer base images"),
     switch("push", "", "Push the image (same as --output=type=registry)"),
     switch("quiet", "q", "Print only the image id"),
+    switch("reproducible", "", "Fix all times, build twice and compare"),
     switch("rm", "", "Accepted for compatibility", hidden=True, default=True),
     text("sbom", "", "Short for --attest=type=sbom", bare="true"),
     many("secret", "", "Expose a secret to the build (id=NAME[,src=FILE|,env=VARIABLE])"),
@@ -71,36 +92,66 @@ FLAGS = (
     many("tag", "t", "Name of the image (name:tag)"),
     text("target", "", "Stage to build"),
     many("ulimit", "", "Resource limits of steps (name=soft[:hard])"),
+    many("source-policy-file", "", "Rules about which sources may be used (JSON)", metavar="file"),
+    text("source-policy-command", "", "Program that is asked about every source", metavar="command"),
+    text("frontend", "", 'Like buildctl ("dockerfile.v0")', hidden=True),
+    many("opt", "", "Option of the frontend (NAME=VALUE), like buildctl", hidden=True),
+    many("local", "", "Directory of the build (NAME=DIRECTORY), like buildctl", hidden=True),
+    many("oci-layout", "", "OCI layout of the build (NAME=DIRECTORY), like buildctl", hidden=True),
+    text("hostname", "", "Host name of RUN steps", hidden=True),
+    text("ref-file", "", "Write the id of the build to a file", metavar="file"),
+    text("trace", "", "Write the events of the build to a file, a JSON object per line", metavar="file"),
+    many(
+        "registry-auth-tlscontext", "", "TLS for one registry (host=,ca=,cert=,key=,insecure=)", hidden=True
+    ),
+    text("debug-json-cache-metrics", "", "Accepted for compatibility", hidden=True),
     many("security-opt", "", "Accepted for compatibility", hidden=True),
     text("builder", "", "Accepted for compatibility", hidden=True),
+    *space.FLAGS,
+    *on_failure.FLAGS,
 )
 
 
 LIMIT_FLAGS = ("memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems")
-WITHOUT_EFFECT = ("attest", "cache-from", "cache-to", "provenance", "sbom", "squash")
 _ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 
 
 def run(app: App, args: Args) -> int:
     """Build, then say what came out."""
+    args = _plain(args)
     if args.text("call") not in ("", "build") or args.on("check"):
         from cli.commands.build_call import call
 
         return call(app, args)
-    _warn_without_effect(app, args)
     iidfile = args.text("iidfile")
     if iidfile:
         _remove_stale(iidfile)
     request = request_from(app, args)
-    result = _explained(app, args, request) if args.on("explain") else _build(app, args, request)
+    made = partial(_explained if args.on("explain") else _build, app, args)
+    result = on_failure.attended(app, args, request, made)
+    if isinstance(result, int):
+        return result
     if iidfile:
         _write_file(iidfile, (result.image_id or result.digest or "").encode())
+    if args.text("ref-file"):
+        _write_file(args.text("ref-file"), f"{result.build_id or request.build_id}\n".encode())
     if args.text("metadata-file"):
         import json
 
         _write_file(args.text("metadata-file"), json.dumps(result.metadata, indent=2).encode() + b"\n")
     _epilogue(app, args, request, result)
     return 0
+
+
+def _plain(args: Args) -> Args:
+    """The command line in our own words, and complete."""
+    if any(args.given(name) for name in ("frontend", "opt", "local", "oci-layout")):
+        from cli.frontend_options import translated
+
+        args = translated(args)
+    if not args.words:
+        raise wrong(COMMANDS[0], "'pybuild build' requires 1 argument")
+    return args
 
 
 def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
@@ -110,15 +161,28 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
 
     mode = args.text("progress") or app.settings.progress
     progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
-    with progress, Interrupt(progress.close) as interrupt:
+    with progress, Interrupt(progress.close) as interrupt, _traced(args, progress) as watcher:
         try:
-            return build(app.store, request, on_event=progress, machine=app.machine, cancel=interrupt.cancel)
+            return build(app.store, request, on_event=watcher, machine=app.machine, cancel=interrupt.cancel)
         except Cancelled:
             raise
         except Exception as error:
             if interrupt.cancel.is_set:
                 raise Cancelled("build cancelled") from error
             raise
+
+
+@contextmanager
+def _traced(args: Args, progress: OnEvent) -> Iterator[OnEvent]:
+    """``progress``, and with ``--trace`` a file beside it."""
+    path = args.text("trace")
+    if not path:
+        yield progress
+        return
+    from cli.render.trace import trace
+
+    with trace(path, progress) as watcher:
+        yield watcher
 
 
 def _explained(app: App, args: Args, request: BuildRequest) -> BuildResult:
@@ -128,25 +192,20 @@ def _explained(app: App, args: Args, request: BuildRequest) -> BuildResult:
 
     from cli.commands.explain import print_build
 
-    request = replace(request, build_id=secrets.token_hex(8))
+    request = replace(request, build_id=request.build_id or secrets.token_hex(8))
     try:
         result = _build(app, args, request)
     except Exception:
         print_build(app, request.build_id)
         raise
-    print_build(app, result.build_id, total_steps=result.total_steps)
+    print_build(app, result.build_id if result.steps else None, total_steps=result.total_steps)
     return result
-
-
-def _warn_without_effect(app: App, args: Args) -> None:
-    for name in WITHOUT_EFFECT:
-        if args.given(name) and not (name in ("provenance", "sbom") and args.text(name) == "false"):
-            app.note(f"WARNING: --{name} has no effect yet")
 
 
 def request_from(app: App, args: Args) -> BuildRequest:
     """The request that a command line means."""
     from builder.build import BuildRequest
+    from builder.build.request import HistoryLimits
 
     settings, outputs = app.settings, _outputs(args)
     context, dockerfile = args.words[0], args.optional("file") or None
@@ -162,26 +221,78 @@ def request_from(app: App, args: Args) -> BuildRequest:
         dockerfile=dockerfile,
         tags=args.many("tag"),
         build_args=options.build_args(args, settings),
-        labels=options.labels(args),
+        labels=options.labels(args, settings),
         target=args.text("target") or None,
-        platforms=tuple(platform for platform in args.many("platform") if platform),
+        platforms=tuple(platform for platform in args.many("platform") if platform) or settings.platforms,
         no_cache=args.on("no-cache"),
         no_cache_filter=args.many("no-cache-filter"),
         pull=args.on("pull"),
         outputs=outputs,
         build_contexts=tuple(pair(item, "build context") for item in args.many("build-context")),
+        cache_from=_caches(args.many("cache-from")),
+        cache_to=_caches(args.many("cache-to")),
         secrets=tuple(options.read_secret(item, settings) for item in args.many("secret")),
-        ssh=options.ssh_agents(args, settings),
+        ssh=options.ssh_agents(args, settings, app.at_end),
         extra_hosts=options.extra_hosts(args.many("add-host")),
         network=_network(args.text("network")),
         shm_size_bytes=size_bytes(args.text("shm-size"), "shm size") if args.text("shm-size") else 0,
         ulimits=options.ulimits(args),
-        cgroup_parent=args.text("cgroup-parent"),
+        cgroup_parent=args.text("cgroup-parent") or settings.cgroup_parent,
+        hostname=args.text("hostname"),
         limits=options.limits(args) if any(args.given(name) for name in LIMIT_FLAGS) else None,
+        attest=options.attestations(args),
+        squash=args.on("squash"),
+        reproducible=args.on("reproducible"),
         allow=(*settings.allow, *args.many("allow")),
-        registry=app.registry_config,
-        max_parallelism=args.number("parallel") or settings.max_parallelism or 0,
+        forbid=settings.config.deny if settings.config else (),
+        source_policies=_policies(args, settings),
+        source_policy_command=_policy_command(args),
+        registry=partial(app.registry_config, args.many("registry-auth-tlscontext")),
+        llb=_llb(app, args),
+        history=HistoryLimits(*settings.history_limits),
+        max_parallelism=_parallel(args) or settings.max_parallelism or 0,
+        **on_failure.request_options(args),
+        space=space.space_limits(args, settings),
+        gc_policies=space.gc_policies(settings),
     )
+
+
+def _parallel(args: Args) -> int:
+    if args.number("parallel") < 0:
+        raise UsageError("--parallel must not be negative", hint="0 = one step per CPU")
+    return args.number("parallel")
+
+
+def _llb(app: App, args: Args) -> bytes | None:
+    if not args.given("llb"):
+        return None
+    from cli.llb import definition_of
+
+    return definition_of(app, args)
+
+
+def _caches(texts: tuple[str, ...]) -> tuple[CacheSpec, ...]:
+    if not texts:
+        return ()
+    from builder.remotecache.spec import parse_all
+
+    return parse_all(texts)
+
+
+def _policies(args: Args, settings: Settings) -> tuple[Policy, ...]:
+    if not (args.given("source-policy-file") or settings.env("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY")):
+        return ()
+    from cli.source_policy import policies
+
+    return policies(args, settings)
+
+
+def _policy_command(args: Args) -> tuple[str, ...]:
+    if not args.text("source-policy-command"):
+        return ()
+    from cli.source_policy import command
+
+    return command(args)
 
 
 def _network(text: str) -> str:
@@ -238,7 +349,8 @@ def _annotated(spec: OutputSpec, annotations: tuple[str, ...]) -> OutputSpec:
 def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) -> None:
     """What stands after the progress: warnings (DIA-05, BLD-35), and with -q the id (BLD-07)."""
     unused = [name for name in result.unused_build_args if not options.is_implicit_arg(name)]
-    quiet = args.on("quiet")
+    mode = args.text("progress") or app.settings.progress
+    quiet = args.on("quiet") or mode == "quiet"
     if unused and not quiet:
         from cli.render.text import printable
 
@@ -279,6 +391,6 @@ COMMANDS = (
         "Build an image from a Dockerfile",
         run,
         flags=FLAGS,
-        words=(1, 1),
+        words=(0, 1),
     ),
 )

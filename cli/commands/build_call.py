@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.build.check import Checked, Target
     from builder.frontend.convert import Outline
+    from builder.frontend.errors import DockerfileError
     from builder.frontend.source import SourceFile
 
 SUBREQUESTS = (
@@ -44,13 +45,13 @@ def call(app: App, args: Args) -> int:
     request = request_from(app, args)
     with make_progress("quiet", app.settings, sys.stderr) as progress:
         if what == "targets":
-            source, found = targets(app.store, request, on_event=progress)
-            app.say(_json(_targets_json(source, found)) if as_json else _targets_text(found))
-            return 0
+            source, found, wrong = targets(app.store, request, on_event=progress)
+            answer = _targets_json(source, found) if as_json else _targets_text(found)
+            return _partly(app, answer, wrong)
         if what == "outline":
-            source, outline = parameters(app.store, request, on_event=progress)
-            app.say(_json(_outline_json(source, outline)) if as_json else _outline_text(outline))
-            return 0
+            source, outline, wrong = parameters(app.store, request, on_event=progress)
+            answer = _outline_json(source, outline) if as_json else _outline_text(outline)
+            return _partly(app, answer, wrong)
         if what == "convertllb":
             from builder.llb.serialize import graph_json
 
@@ -60,6 +61,19 @@ def call(app: App, args: Args) -> int:
         checked = check(app.store, request, on_event=progress)
     app.say(_json(_check_json(checked)) if as_json else _check_text(checked))
     return 1 if checked.warnings or checked.error is not None else 0
+
+
+def _partly(app: App, answer: dict[str, Any] | str, wrong: DockerfileError | None) -> int:
+    """Say what is known, and what is wrong with the rest of the file (SUB-07)."""
+    if isinstance(answer, str):
+        app.say(answer)
+        if wrong is not None:
+            from cli.render.errors import error_text
+
+            app.note(error_text(wrong).rstrip("\n"))
+    else:
+        app.say(_json(answer if wrong is None else {**answer, "buildError": _error_json(wrong)}))
+    return 0 if wrong is None else 1
 
 
 def _json(value: Any) -> str:
@@ -142,12 +156,15 @@ def _check_json(checked: Checked) -> dict[str, Any]:
         ],
     }
     if checked.error is not None:
-        out["buildError"] = {"message": checked.error.message}
-        if checked.error.spans:
-            out["buildError"]["location"] = {
-                "ranges": [_range(span.start, span.end) for span in checked.error.spans],
-                "sourceIndex": 0,
-            }
+        out["buildError"] = _error_json(checked.error)
+    return out
+
+
+def _error_json(error: DockerfileError) -> dict[str, Any]:
+    out: dict[str, Any] = {"message": error.message}
+    if error.spans:
+        ranges = [_range(span.start, span.end) for span in error.spans]
+        out["location"] = {"ranges": ranges, "sourceIndex": 0}
     return out
 
 

@@ -52,7 +52,7 @@ def _candidates(app: App, before: list[str]) -> list[str]:
     if not words:
         return [
             *(name for name in SUMMARIES if " " not in name),
-            *GROUPS,
+            *(group for group in GROUPS if " " not in group),
             "--help",
             "--root",
             "--debug",
@@ -60,7 +60,9 @@ def _candidates(app: App, before: list[str]) -> list[str]:
         ]
     found = find(words)
     if found is None:
-        return list(GROUPS.get(words[0], ()))
+        group = " ".join(words[:2])
+        inner = [name.split()[1] for name in GROUPS if name.startswith(f"{group} ")]
+        return [*GROUPS.get(group, ()), *inner]
     verb, _ = found
     command = next(c for c in import_module(module_of(verb)).COMMANDS if c.name == verb)
     flags = [f"--{flag.name}" for flag in command.flags if not flag.hidden] + ["--help"]
@@ -78,6 +80,12 @@ def _names(app: App, verb: str) -> list[str]:
             names += [
                 Reference.parse(name).familiar for image in app.store.images.list() for name in image.names
             ]
+        if verb.startswith("history "):
+            names += [row.id for row in app.store.builds.list()]
+        if verb in ("builder mounts export", "builder mounts import", "builder mounts rm"):
+            names += [row.id for row in app.store.cache_mounts.list()]
+        if verb == "debug shell":
+            names += [row.id for row in app.store.builds.list()]
         if verb.startswith("volume"):
             names += [row.name for row in app.store.volumes.list()]
     except PybuildError:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cli.app import App
+from cli.filters import usage_filter
 from cli.flags import Args, Command, many, switch, text
 from cli.render.listing import listing
 from cli.render.tables import table
@@ -39,9 +40,7 @@ _COLUMNS = ("ID", "Reclaimable", "Size", "LastUsedAt")
 
 def run(app: App, args: Args) -> int:
     """Print a row for everything that is kept, and sums."""
-    from builder.cache.filters import parse_filters
-
-    matches = parse_filters(args.many("filter"))
+    matches = usage_filter(args.many("filter"))
     rows = [row for row in app.store.usage() if matches(row)]
     shown = [_shown(row) for row in rows]
     if args.on("verbose"):
@@ -50,6 +49,14 @@ def run(app: App, args: Args) -> int:
         app.write(listing(shown, _COLUMNS, HEADS, args.text("format")).encode("utf-8", "surrogateescape"))
     if not args.text("format"):
         app.say(footer(rows))
+    return 0
+
+
+def df(app: App, args: Args) -> int:
+    """The same, and what the history takes."""
+    run(app, args)
+    if not args.text("format") and not args.many("filter"):
+        app.say(f"{'History:':<15}{human_size(app.store.builds.size())}")
     return 0
 
 
@@ -99,5 +106,5 @@ def _block(row: UsageRow) -> str:
 
 COMMANDS = (
     Command("du", "[OPTIONS]", "Show what the build cache keeps", run, flags=FLAGS),
-    Command("df", "[OPTIONS]", "Show disk usage", run, flags=FLAGS),
+    Command("df", "[OPTIONS]", "Show disk usage", df, flags=FLAGS),
 )

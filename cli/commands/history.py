@@ -64,5 +64,14 @@ def _shown(row: HistoryRow, args: Args) -> dict[str, Any]:
 
 
 COMMANDS = (
-    Command("history", "[OPTIONS] IMAGE", "Show how an image was made", run, flags=FLAGS, words=(1, 1)),
+    Command(
+        "history",
+        "[OPTIONS] IMAGE",
+        "Show how an image was made",
+        run,
+        flags=FLAGS,
+        words=(1, 1),
+        details="Builds on record: history ls, inspect, logs, rm, pin, unpin, export.\n"
+        "An image of such a name is reached by:  pybuild history -- ls",
+    ),
 )

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from builder.errors import PybuildError
 from cli.app import App, is_terminal
-from cli.filters import filters
+from cli.filters import filters, usage_filter
 from cli.flags import Args, Command, Flag, many, switch, text
-from cli.render.tables import table
-from cli.render.text import human_size
-from cli.units import duration_seconds, size_bytes
+from cli.render.text import ago, human_size
+from cli.space import space_bytes
+from cli.units import duration_seconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypedDict
+
     from builder.cache.usage import UsageRow
+
+    class _Limits(TypedDict):
+        all: bool
+        filters: tuple[str, ...]
+        keep_duration_s: float
+        keep_bytes: int | None
+        reserved_bytes: int
+        min_free_bytes: int
+
 
 _ALL = switch("all", "a", "Remove all that is not in use, not only what nothing names")
 _FORCE = switch("force", "f", "Do not ask")
@@ -23,13 +35,17 @@ _CACHE_LIMITS = (
     text(
         "keep-duration", "", "Keep what was used within this time", metavar="duration", aliases=("keep-for",)
     ),
-    text("keep-storage", "", "Keep this much", metavar="bytes", aliases=("max-used-space", "max-used")),
-    text("keep-storage-min", "", "Always keep this much", metavar="bytes", aliases=("reserved-space",)),
+    text(
+        "keep-storage", "", "Keep this much", metavar="size|percent", aliases=("max-used-space", "max-used")
+    ),
+    text(
+        "keep-storage-min", "", "Always keep this much", metavar="size|percent", aliases=("reserved-space",)
+    ),
     text(
         "free-storage",
         "",
         "Stop when this much is free",
-        metavar="bytes",
+        metavar="size|percent",
         aliases=("min-free-space", "min-free"),
     ),
     switch("verbose", "v", "Accepted for compatibility", hidden=True),
@@ -43,19 +59,23 @@ def everything(app: App, args: Args) -> int:
         if args.on("all")
         else ("all stopped containers, images without a name and unused build cache")
     )
+    limits = _limits(app, args)
     if not _sure(args, f"This will remove {what}."):
         return 1
     _containers(app)
     _images(app, everything=args.on("all"))
     if args.on("volumes"):
         _volumes(app)
-    return _cache(app, args)
+    if args.on("history"):
+        _history(app)
+    return _cache(app, limits)
 
 
 def cache(app: App, args: Args) -> int:
     """Build cache."""
     what = "all build cache" if args.on("all") else "build cache that no image uses"
-    return _cache(app, args) if _sure(args, f"This will remove {what}.") else 1
+    limits = _limits(app, args)
+    return _cache(app, limits) if _sure(args, f"This will remove {what}.") else 1
 
 
 def containers(app: App, args: Args) -> int:
@@ -119,36 +139,63 @@ def _volumes(app: App) -> None:
         app.say("Deleted Volumes:\n" + "\n".join(gone) + "\n")
 
 
-def _cache(app: App, args: Args) -> int:
-    removed: list[UsageRow] = []
-    report = app.store.prune(
-        all=args.on("all"),
-        filters=args.many("filter"),
-        keep_duration_s=_duration(args, "keep-duration"),
-        keep_bytes=_bytes(args, "keep-storage") if args.given("keep-storage") else None,
-        reserved_bytes=_bytes(args, "keep-storage-min"),
-        min_free_bytes=_bytes(args, "free-storage"),
-        on_removed=removed.append,
-    )
-    if removed:
-        rows = [(row.id, "true", human_size(row.size), row.description) for row in removed]
-        app.write(
-            table([("ID", "RECLAIMABLE", "SIZE", "DESCRIPTION"), *rows]).encode("utf-8", "surrogateescape")
-        )
+def _history(app: App) -> None:
+    from builder.build.history import remove_all
+
+    gone = remove_all(app.store)
+    if gone:
+        app.say("Deleted Builds:\n" + "\n".join(gone) + "\n")
+
+
+def _limits(app: App, args: Args) -> _Limits:
+    """What the flags say; read before anything is removed. Raises UsageError."""
+    usage_filter(args.many("filter"))
+    return {
+        "all": args.on("all"),
+        "filters": args.many("filter"),
+        "keep_duration_s": _duration(args, "keep-duration"),
+        "keep_bytes": _bytes(app, args, "keep-storage") if args.given("keep-storage") else None,
+        "reserved_bytes": _bytes(app, args, "keep-storage-min"),
+        "min_free_bytes": _bytes(app, args, "free-storage"),
+    }
+
+
+def _cache(app: App, limits: _Limits) -> int:
+    rows = _Rows(app)
+    report = app.store.prune(**limits, on_removed=rows.add)
     app.say(f"Total:\t{human_size(report.size)}")
     return 0
+
+
+class _Rows:
+    """Rows of what is gone, each as soon as it is."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._begun = False
+
+    def add(self, row: UsageRow) -> None:
+        """One more."""
+        if not self._begun:
+            self._begun = True
+            self._line("ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED")
+        size = human_size(row.size) + ("*" if row.shared else "")
+        used = ago(row.last_used_ns, time.time_ns())
+        self._line(row.id + ("*" if row.mutable else ""), "true", size, used)
+
+    def _line(self, *cells: str) -> None:
+        text = f"{cells[0]:<46} {cells[1]:<12} {cells[2]:<11} {cells[3]}\n"
+        self._app.write(text.encode("utf-8", "surrogateescape"))
 
 
 def _duration(args: Args, name: str) -> float:
     return duration_seconds(args.text(name), f"--{name}") if args.text(name) else 0.0
 
 
-def _bytes(args: Args, name: str) -> int:
+def _bytes(app: App, args: Args, name: str) -> int:
     """Megabytes when there is no unit, as buildctl has it."""
     value = args.text(name)
-    if not value:
-        return 0
-    return int(value) * 1_000_000 if value.isdigit() and value != "0" else size_bytes(value, f"--{name}")
+    return space_bytes(value, f"--{name}", app.settings, unit=1_000_000) if value else 0
 
 
 def _command(name: str, summary: str, run: object, *flags: Flag) -> Command:
@@ -162,6 +209,7 @@ COMMANDS = (
         "Remove what is not needed",
         everything,
         _ALL,
+        switch("history", "", "Forget builds and their logs too, but for pinned ones"),
         switch("volumes", "", "Remove anonymous volumes too"),
         *_CACHE_LIMITS,
     ),

@@ -9,7 +9,7 @@ from cli.targets import each
 
 FLAGS = (
     switch("force", "f", "Remove even if a container uses it or it has several names"),
-    switch("no-prune", "", "Accepted for compatibility"),
+    switch("no-prune", "", "Keep the content until the next prune"),
 )
 
 
@@ -19,7 +19,7 @@ def run(app: App, args: Args) -> int:
 
     def act(text: str) -> str:
         try:
-            lines = remove(app.store, text, force=args.on("force"))
+            lines = remove(app.store, text, force=args.on("force"), free=not args.on("no-prune"))
         except NoSuchImage:
             if args.on("force"):
                 return ""

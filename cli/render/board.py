@@ -17,7 +17,7 @@ class Entry:
     __slots__ = (
         "_members",
         "_partial",
-        "_spent_ns",
+        "_runs",
         "cached",
         "cancelled",
         "completed_ns",
@@ -45,7 +45,8 @@ class Entry:
         """The last lines of output, each with its time in front."""
         self.lines = 0
         self._partial: dict[int, bytes] = {}
-        self._spent_ns = 0
+        self._runs: dict[tuple[str, int], int | None] = {}
+        """The runs of all members: who and when it began, and when it ended."""
         self._members: dict[str, VertexEvent] = {}
 
     @property
@@ -59,31 +60,36 @@ class Entry:
         return self.completed_ns is not None
 
     def seconds(self, now_ns: int) -> float:
-        """How long the step has run, over all its runs."""
-        spent = self._spent_ns
-        if self.running and self.started_ns is not None:
-            spent += max(0, now_ns - self.started_ns)
-        return spent / 1e9
+        """How long the step has run: the time in which any of its members did (PRG-08)."""
+        total, until = 0, 0
+        for (_, begun), ended in sorted(self._runs.items(), key=_begun):
+            end = now_ns if ended is None else ended
+            total += max(0, end - max(begun, until))
+            until = max(until, end)
+        return total / 1e9
 
     def take(self, event: VertexEvent) -> bool:
-        """Note a state; True when it changed what is shown."""
+        """Note a state; True when it changed what is shown. Weak members of a group show nothing by
+        themselves, unless they fail.
+        """
         before = (self.started_ns, self.completed_ns, self.cached, self.error)
         self._members[event.digest] = event
+        if event.started_ns is not None:
+            self._runs[event.digest, event.started_ns] = event.completed_ns
         members = [member for member in self._members.values() if member.started_ns is not None]
-        if not members:
+        if all(member.progress_weak and not member.error for member in members):
             return False
-        begun = min(
-            member.started_ns or 0 for member in members if member.completed_ns is None or member is event
-        )
-        if self.started_ns is None or (self.ended and begun > (self.completed_ns or 0)):
-            self.started_ns = begun
-            self.completed_ns = None
+        open_runs = [begun for (_, begun), ended in self._runs.items() if ended is None]
         self.error = next((member.error for member in members if member.error), "")
         self.cancelled = any(member.cancelled for member in members)
         self.cached = all(member.cached for member in members)
-        if self.completed_ns is None and all(member.completed_ns is not None for member in members):
-            self.completed_ns = max(member.completed_ns or 0 for member in members)
-            self._spent_ns += max(0, self.completed_ns - self.started_ns)
+        if open_runs:
+            if self.started_ns is None or self.ended:
+                self.started_ns = min(open_runs)
+            self.completed_ns = None
+        else:
+            self.started_ns = self.started_ns or min(begun for _, begun in self._runs)
+            self.completed_ns = max(ended or 0 for ended in self._runs.values())
         return before != (self.started_ns, self.completed_ns, self.cached, self.error)
 
     def add_log(self, event: LogEvent) -> list[str]:
@@ -135,6 +141,10 @@ class Board:
         if isinstance(event, VertexEvent) and not found.name:
             found.name = event.name
         return found
+
+
+def _begun(run: tuple[tuple[str, int], int | None]) -> int:
+    return run[0][1]
 
 
 def log_time(seconds: float) -> str:

@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from builder.errors import Cancelled, PybuildError, SolveError, UsageError
+from builder.errors import Cancelled, PybuildError, SeveralFailed, SolveError, UsageError
 from cli.render.snippet import Place, places_of, snippet
 from cli.render.text import printable
 
-BUG_STATUS = 1
+BUG_STATUS = 70
 
 
 def report(error: BaseException, *, debug: bool, form: str, stream: TextIO) -> int:
@@ -31,8 +31,10 @@ def report(error: BaseException, *, debug: bool, form: str, stream: TextIO) -> i
 
 
 def exit_status(error: BaseException) -> int:
-    """What the process exits with after ``error``."""
-    return error.exit_status if isinstance(error, PybuildError) else BUG_STATUS
+    """What the process exits with after ``error``: a full disk is no bug."""
+    if isinstance(error, PybuildError):
+        return error.exit_status
+    return 1 if isinstance(error, (OSError, MemoryError)) else BUG_STATUS
 
 
 def error_text(error: BaseException) -> str:
@@ -51,6 +53,12 @@ def error_text(error: BaseException) -> str:
 
 def _expected(error: PybuildError) -> Iterator[str]:
     if isinstance(error, Cancelled):
+        yield f"ERROR: {printable(error.message)}"
+        return
+    if isinstance(error, SeveralFailed):
+        for failure in error.failures:
+            yield from _expected(failure)
+            yield ""
         yield f"ERROR: {printable(error.message)}"
         return
     if isinstance(error, UsageError):
@@ -123,6 +131,8 @@ def error_json(error: BaseException, status: int) -> dict[str, Any]:
         out["location"] = _place_json(places[0])
         if len(places) > 1:
             out["locations"] = [_place_json(place) for place in places]
+    if isinstance(error, SeveralFailed):
+        out["failures"] = [error_json(failure, exit_status(failure))["error"] for failure in error.failures]
     for found in _links(error):
         for key in ("vertex_name", "vertex_digest", "exit_code", "log_tail", "path", "status"):
             value = getattr(found, key, None)

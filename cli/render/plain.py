@@ -62,7 +62,7 @@ class PlainRenderer:
         """Take ``events`` and print what is due at ``now_ns``."""
         for event in events:
             self._take(event, now_ns)
-        for block in self._ended:
+        for block in sorted(self._ended, key=_completed):
             self._print_block(block, now_ns)
         self._ended.clear()
         self._print_current(now_ns)
@@ -95,7 +95,7 @@ class PlainRenderer:
             case WarningEvent():
                 entry.warnings.append(event)
                 block.lines.append(f"WARN: {printable(event.short)}")
-        if block.lines and block.touched_ns is None:
+        if block.lines and block.touched_ns is None and entry.started_ns is not None:
             block.touched_ns = now_ns
 
     def _take_state(self, block: _Block, event: VertexEvent, now_ns: int) -> None:
@@ -169,6 +169,10 @@ class PlainRenderer:
             self._out.clear()
 
 
+def _completed(block: _Block) -> int:
+    return block.entry.completed_ns or 0
+
+
 def _outcome(entry: Entry) -> str:
     if entry.cancelled:
         return "CANCELED"
@@ -189,7 +193,7 @@ def _worth_repeating(last: StatusEvent, event: StatusEvent) -> bool:
 
 def status_line(event: StatusEvent) -> str:
     """``transferring context: 2.05kB 0.1s done`` (PRG-03)."""
-    text = printable(event.id)
+    text = printable(f"{event.id} {event.name}" if event.name else event.id)
     if event.total:
         text += f" {progress_size(event.current)} / {progress_size(event.total)}"
     elif event.current:

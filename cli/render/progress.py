@@ -12,7 +12,7 @@ from collections import deque
 from typing import Protocol, TextIO
 
 from builder.errors import UsageError
-from builder.solver.progress import Event
+from builder.solver.progress import Event, LogEvent, OnEvent
 from cli.settings import Settings
 
 TYPE_CHECKING = False
@@ -36,7 +36,12 @@ class Renderer(Protocol):
 class Progress:
     """The ``on_event`` of a use case. Use with ``with``: the display ends with the block, well or not."""
 
-    def __init__(self, renderer: Renderer | None, *, period_s: float = 0.1) -> None:
+    def __init__(
+        self, renderer: Renderer | None, *, period_s: float = 0.1, limits: Settings | None = None
+    ) -> None:
+        """``limits`` says how much output of a step is shown; None = all."""
+        self._limits = limits
+        self._clip: OnEvent | None = None
         self._renderer = renderer
         self._period_s = period_s
         self._queue: deque[Event] = deque()
@@ -48,6 +53,23 @@ class Progress:
     def __call__(self, event: Event) -> None:
         if self._renderer is None:
             return
+        if self._clip is None and self._limits is not None and isinstance(event, LogEvent):
+            self._make_clip(self._limits)
+        if self._clip is not None:
+            self._clip(event)
+        else:
+            self._put(event)
+
+    def _make_clip(self, settings: Settings) -> None:
+        """Once; the module is not needed before there is output."""
+        from cli.render.clip import Clip
+
+        size, speed = settings.step_log_limits
+        with self._lock:
+            if self._clip is None:
+                self._clip = Clip(self._put, max_size=size, max_speed=speed)
+
+    def _put(self, event: Event) -> None:
         self._queue.append(event)
         if len(self._queue) > _MOST_QUEUED:
             self._drain()
@@ -92,18 +114,31 @@ class Progress:
                 self._broken = True
 
 
-def make_progress(mode: str, settings: Settings, stream: TextIO, *, title: str = "Building") -> Progress:
-    """The progress display for ``--progress=mode``; raises UsageError on an unknown mode."""
+def make_progress(
+    mode: str, settings: Settings, stream: TextIO, *, title: str = "Building", clip: bool = True
+) -> Progress:
+    """The progress display for ``--progress=mode``; raises UsageError on an unknown mode. ``clip``: long
+    output of steps is cut (EXE-27).
+    """
+    renderer, live = renderer_for(mode, settings, stream, title=title)
+    period_s = settings.tty_display_ms / 1000 if live else 0.1
+    return Progress(renderer, period_s=period_s, limits=settings if clip else None)
+
+
+def renderer_for(
+    mode: str, settings: Settings, stream: TextIO, *, title: str = "Building"
+) -> tuple[Renderer, bool]:
+    """What shows events in a mode, and whether it is the live display. Raises UsageError."""
     if mode not in MODES:
         raise UsageError(f"invalid progress mode {mode}", hint=f"known are {', '.join(MODES)}")
     if mode == "auto":
         mode = "tty" if stream.isatty() and not settings.dumb_terminal else "plain"
     if mode == "tty" and not stream.isatty():
-        raise UsageError("--progress=tty needs a terminal on stderr", hint="use --progress=plain")
+        raise UsageError("--progress=tty needs a terminal", hint="use --progress=plain")
     if mode == "rawjson":
         from cli.render.rawjson import RawJsonRenderer
 
-        return Progress(RawJsonRenderer(stream))
+        return RawJsonRenderer(stream), False
     if mode == "tty":
         from cli.render.tty import TtyRenderer, palette
 
@@ -114,11 +149,11 @@ def make_progress(mode: str, settings: Settings, stream: TextIO, *, title: str =
             truncate=not settings.no_truncate,
             title=title,
         )
-        return Progress(renderer, period_s=settings.tty_display_ms / 1000)
+        return renderer, True
     if mode == "quiet":
         from cli.render.quiet import QuietRenderer
 
-        return Progress(QuietRenderer(stream))
+        return QuietRenderer(stream), False
     from cli.render.plain import PlainRenderer
 
-    return Progress(PlainRenderer(stream))
+    return PlainRenderer(stream), False

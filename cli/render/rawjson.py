@@ -42,11 +42,12 @@ def encode(event: Event) -> tuple[str, dict[str, Any]]:
                 started=_time(event.started_ns),
                 completed=_time(event.completed_ns),
                 cached=event.cached,
-                error=event.error,
-                progressGroup={"id": event.progress_group} if event.progress_group else None,
+                error=event.error or ("context canceled" if event.cancelled else ""),
+                progressGroup=_group(event),
             )
         case StatusEvent():
             return "statuses", {"id": event.id, "vertex": event.vertex, "current": event.current} | _filled(
+                name=event.name,
                 total=event.total,
                 timestamp=_time(event.timestamp_ns),
                 started=_time(event.started_ns),
@@ -59,6 +60,12 @@ def encode(event: Event) -> tuple[str, dict[str, Any]]:
             )
         case WarningEvent():
             return "warnings", _warning(event)
+
+
+def _group(event: VertexEvent) -> dict[str, Any] | None:
+    if not event.progress_group:
+        return None
+    return {"id": event.progress_group} | _filled(weak=event.progress_weak)
 
 
 def _warning(event: WarningEvent) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class TtyRenderer:
         for status in entry.statuses.values():
             rows.append(_status_row(status, now_ns, style))
         rows += [Row(f" => => WARN: {_clean(warning.short)}", "", "warning") for warning in entry.warnings]
-        if entry.running and not finished:
+        if entry.running and not finished and self._log_lines:
             rows += [
                 Row(f" => => # {_clean(line)}", "", _LOG_STYLE) for line in entry.log[-self._log_lines :]
             ]

@@ -32,7 +32,7 @@ def main() -> int:
         )
         return 3
     with atheris.instrument_imports(
-        include=["builder.frontend", "builder.oci"], enable_loader_override=False
+        include=["builder.frontend", "builder.llb", "builder.oci"], enable_loader_override=False
     ):
         from tests.fuzz import targets
 

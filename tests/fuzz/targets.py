@@ -11,13 +11,13 @@ from builder.errors import PybuildError
 from builder.frontend.convert import convert
 from builder.frontend.dockerignore import IgnoreMatcher
 from builder.frontend.errors import DockerfileError
-from builder.frontend.gitref import parse_git_ref
 from builder.frontend.lines import scan
 from builder.frontend.mounts import parse_mount
 from builder.frontend.parser import Dockerfile, Nodes, parse_nodes
 from builder.frontend.redact import redact
 from builder.frontend.source import SourceFile
 from builder.frontend.words import expand, expand_words, is_plain
+from builder.llb.gitref import parse_git_ref
 from builder.oci.platform import Platform, candidates
 from tests.support.dockerfiles import FakeResolver, options
 from tests.support.ignoremodel import excluded
@@ -109,6 +109,7 @@ def gitref(data: bytes) -> None:
         assert found.identifier.startswith("git://")
         assert not found.ref.startswith("-")
         assert not found.remote.startswith("-")
+        assert not found.subdir.startswith(("/", "../"))
         assert dict(found.attrs)["git.fullurl"] == found.remote
 
 

@@ -308,11 +308,8 @@ def test_a_live_build_draws_and_gives_the_terminal_back(cli: Cli, context: Path)
 def test_debug_prints_the_graph(cli: Cli, context: Path) -> None:
     write(context, "FROM busybox\nRUN true\n")
     lines = [json.loads(line) for line in cli("debug", "dump-llb", str(context)).splitlines()]
-    assert [next(iter(key for key in line["Op"] if key.endswith("Op"))) for line in lines[:-1]] == [
-        "SourceOp",
-        "ExecOp",
-    ]
-    assert lines[-1]["Head"]["digest"] == lines[-2]["Digest"]
+    assert [list(line["Op"]["Op"]) for line in lines] == [["source"], ["exec"], []]
+    assert lines[-1]["Op"]["inputs"] == [{"digest": lines[-2]["Digest"]}]
     assert cli("debug", "dump-llb", "--format=dot", str(context)).startswith("digraph {")
 
 

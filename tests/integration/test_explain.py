@@ -131,12 +131,15 @@ def test_base_that_moved(lab: Lab, tmp_path: Path) -> None:
     assert "moved: sha256:" in cause.text
 
 
-def test_unchanged_build_is_answered_without_a_record(lab: Lab) -> None:
+def test_unchanged_build_has_nothing_to_explain(lab: Lab) -> None:
     root = lab.context()
     assert lab.build(root, "FROM busybox\nRUN echo memo").build_id
     before = reports(lab.store)
     again = lab.build(root)
-    assert (again.build_id, again.steps) == (None, ())
+    assert again.steps == ()
+    recalled = lab.store.builds.get(str(again.build_id))
+    assert recalled is not None
+    assert recalled.data["recalled"]
     assert reports(lab.store) == before
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from builder.errors import InvalidValue, PybuildError, SourceUnavailable
+from builder.llb.gitref import parse_git_ref
 from builder.sources.contexts import prepare_context
 from builder.sources.git import GitSource
-from builder.sources.giturl import parse_git_ref
 from builder.sources.steps import SilentStep
 from tests.support.ministore import MiniStore
 

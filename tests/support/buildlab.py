@@ -73,9 +73,12 @@ class Lab:
         """Build; ``text`` is written as the context's Dockerfile. ``watcher`` has the progress afterwards."""
         if text is not None:
             (Path(context) / "Dockerfile").write_text(text)
-        self.watcher = Watcher()
         more.setdefault("network", "none")
-        request = BuildRequest(context=str(context), **more)
+        return self.run(BuildRequest(context=str(context), **more))
+
+    def run(self, request: BuildRequest) -> BuildResult:
+        """Carry out a request as it is."""
+        self.watcher = Watcher()
         return build(self.store, request, on_event=self.watcher, machine=self._machine.machine())
 
     def quick(self, text: str, files: dict[str, Any] | None = None, **more: Any) -> Built:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from builder.cache.containerstore import ContainerRow
-from builder.cache.gc import GIB, Policy, collect, default_policies, keep_target
+from builder.cache.gc import collect
+from builder.cache.limits import GB as GIB
+from builder.cache.limits import Policy, default_policies, keep_target
 from builder.cache.store import Store
 from builder.cache.types import CacheRecord
 from builder.errors import InvalidValue

@@ -192,7 +192,7 @@ def test_build_history(tmp_path: Path) -> None:
         assert store.builds.remove("b1")
     with Store.open(tmp_path) as store:
         (row,) = store.builds.list()
-        assert row.status == "canceled"
+        assert (row.status, row.data["code"]) == ("error", "build-killed")
 
 
 def test_old_builds_go_when_there_are_many(store: Store) -> None:

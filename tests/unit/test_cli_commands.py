@@ -402,9 +402,9 @@ def test_a_bug_is_one_line_without_debug(
         raise RuntimeError("boom")
 
     monkeypatch.setattr(App, "store", property(broken))
-    assert run(tmp_path, "images") == 1
+    assert run(tmp_path, "images") == 70
     err = capsys.readouterr().err
     assert err.startswith("pybuild: bug: RuntimeError: boom\n")
     assert "Traceback" not in err
-    assert run(tmp_path, "--debug", "images") == 1
+    assert run(tmp_path, "--debug", "images") == 70
     assert "Traceback" in capsys.readouterr().err

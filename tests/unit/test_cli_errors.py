@@ -130,12 +130,12 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug() -> None:
     except ZeroDivisionError as error:
         caught = error
     stream = io.StringIO()
-    assert report(caught, debug=False, form="text", stream=stream) == 1
+    assert report(caught, debug=False, form="text", stream=stream) == 70
     assert stream.getvalue().startswith("pybuild: bug: ZeroDivisionError: oops\\x1b[2J\nhint:")
     assert "Traceback" not in stream.getvalue()
-    assert report(caught, debug=True, form="text", stream=stream) == 1
+    assert report(caught, debug=True, form="text", stream=stream) == 70
     assert "Traceback" in stream.getvalue()
-    assert error_json(caught, 1)["error"]["code"] == "bug"
+    assert error_json(caught, 70)["error"]["code"] == "bug"
 
 
 def test_operating_system_errors_are_no_bugs() -> None:
@@ -153,7 +153,8 @@ def test_operating_system_errors_are_no_bugs() -> None:
         (CommandNotFound("x"), 127),
         (SetupFailed("mount", "/proc", 1), 125),
         (SolveError("x"), 1),
-        (RuntimeError("x"), 1),
+        (RuntimeError("x"), 70),
+        (OSError(28, "full"), 1),
     ],
 )
 def test_exit_statuses(error: BaseException, status: int) -> None:

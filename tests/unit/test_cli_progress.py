@@ -394,3 +394,17 @@ def test_progress_modes() -> None:
     assert isinstance(make_progress("quiet", settings, io.StringIO())._renderer, QuietRenderer)
     with pytest.raises(UsageError, match="invalid progress mode fancy"):
         make_progress("fancy", settings, io.StringIO())
+
+
+def test_a_note_does_not_leave_a_row_behind() -> None:
+    from builder.exporter.steps import Steps
+    from builder.images.progress import transfers
+    from builder.registry.progress import Transfer
+
+    told: list[Event] = [start("pull")]
+    moved = transfers(Steps(told.append, "pull"))
+    moved(Transfer(id="sha256:ab", current=1, total=2, started_ns=T0))
+    moved(Transfer(id="sha256:ab", current=2, total=2, started_ns=T0, done=True, note="exists"))
+    rows = [row for row in drawn(tty(told, 1)) if "sha256:ab" in row]
+    assert len(rows) == 1
+    assert "sha256:ab exists 2B / 2B" in rows[0]

@@ -260,6 +260,7 @@ def test_undefined_variables_are_linted_with_their_lines():
     found = converted("FROM a\nARG declared\nENV a=$declared b=$PAHT c=${d:-x} e=$nothing\nLABEL x=$a\n")
     assert [str(warning) for warning in found.warnings] == [
         "UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 3)",
+        "UndefinedVar: Usage of undefined variable '$d' (line 3)",
         "UndefinedVar: Usage of undefined variable '$nothing' (line 3)",
     ]
     assert rules(converted('FROM a\nRUN echo $x\nCMD ["$y"]\n')) == []

@@ -216,7 +216,7 @@ def test_heredoc_files():
         ("/one", "/d/", 5),
         ("/two", "/d/", 5),
     ]
-    assert history(found)[-1] == "COPY --chown=5 x <<one <<'two' /d/ # buildkit"
+    assert history(found)[-1] == "COPY --chown=5 x <<one <<two /d/ # buildkit"
 
 
 @pytest.mark.parametrize(

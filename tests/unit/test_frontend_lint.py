@@ -28,7 +28,7 @@ def messages(text, **changes):
         ("FROM a\nCMD b\n", "JSONArgsRecommended", "JSON arguments recommended for CMD to prevent unintended behavior related to OS signals"),
         ("FROM a\nENTRYPOINT b\n", "JSONArgsRecommended", "JSON arguments recommended for ENTRYPOINT to prevent unintended behavior related to OS signals"),
         ("FROM a\nMAINTAINER b\n", "MaintainerDeprecated", "Maintainer instruction is deprecated in favor of using label"),
-        ("ARG vers=1\nFROM a:${ver:-1}$veers\n", "UndefinedArgInFrom", "FROM argument 'veers' is not declared (did you mean vers?)"),
+        ("ARG vers=1\nFROM a:${vers:-1}$veers\n", "UndefinedArgInFrom", "FROM argument 'veers' is not declared (did you mean vers?)"),
         ("FROM a\nWORKDIR b\nWORKDIR c\n", "WorkdirRelativePath", 'Relative workdir "b" can have unexpected results if the base image changes'),
         ("FROM a\nENV b=$undefined\n", "UndefinedVar", "Usage of undefined variable '$undefined'"),
         ("FROM a\nENV b c\n", "LegacyKeyValueFormat", '"ENV key=value" should be used instead of legacy "ENV key value" format'),

@@ -65,7 +65,10 @@ ENV = {"dir": "/data", "name": "web-07", "empty": "", "é": "e", "many": "a  b",
         ("${name/#/X}", "web-07"),
         ("${name//[/X}", "web-07"),
         ("${name/$x_1/X}", "web-07"),
-        ("${dir//a/\\$1}", "/d$1t$1"),
+        ("${dir//a/\\$1}", "/d\\$1t\\$1"),
+        ("${dir//\\//\\/}", "\\/data"),
+        ("${dir#\\/}", "data"),
+        ("$012", ""),
         ("${empty/a/b}", ""),
         ("${u/a/b}", ""),
         ("${u#a}", ""),
@@ -91,7 +94,9 @@ def test_expansion(text, expected):
         ("${dir:#x}", "unsupported modifier (:#) in substitution"),
         ("${dir:x}", "unsupported modifier (:x) in substitution"),
         ("${dir/a}", "syntax error: missing '/' in ${}"),
-        ("${dir:-a", "unexpected end of statement while looking for matching }"),
+        ("${dir:-a", "syntax error: missing '}'"),
+        ('${dir:-"a', "syntax error: missing '}'"),
+        ("${dir/a/b", "syntax error: missing '}'"),
         ("${name#\\web}", "invalid escape '\\w'"),
         ("'a", "unexpected end of statement while looking for matching single-quote"),
         ('"a', "unexpected end of statement while looking for matching double-quote"),
@@ -145,7 +150,7 @@ def test_the_escape_character_can_be_a_backtick():
 def test_matched_and_unmatched_names():
     found = expand("$dir ${name} $u ${v} ${w:-x} ${z:+y} '$q' ${empty:+$k}", ENV)
     assert found.matched == {"dir", "name", "empty"}
-    assert found.unmatched == {"u", "v", "k"}
+    assert found.unmatched == {"u", "v", "w", "z", "k"}
 
 
 def test_hostile_nesting_and_growth_are_refused():

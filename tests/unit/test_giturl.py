@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import InvalidValue
-from builder.sources.giturl import (
+from builder.llb.gitref import (
     GitRef,
     check_ref,
     check_remote,

@@ -78,12 +78,27 @@ def test_later_directories_win_and_bad_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "b/odd.json").write_text('{"kind": "nothing", "devices": []}')
     registry = Registry([str(tmp_path / "a"), str(tmp_path / "b")])
     assert registry.edits(registry.find("example.com/gpu=zero")).env == ("ALL=1", "NEW=1")
-    assert "only JSON is read" in registry.unread[0]
+    assert "bad.yaml: 'devices'" in registry.unread[0]
     assert "is not vendor/class" in registry.unread[1]
     (tmp_path / "b/one.json").write_text('{"kind": "a.b/c", "devices": [{"name": "d", "containerEdits": 7}]}')
     registry = Registry([str(tmp_path / "b")])
     with pytest.raises(ValueError, match="cannot be used"):
         registry.edits(registry.find("a.b/c=d"))
+
+
+def test_specifications_in_yaml(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(
+        "cdiVersion: 0.6.0\nkind: example.com/net\ndevices:\n- name: n0\n  containerEdits:\n"
+        "    env: [NET=0]\n    deviceNodes:\n    - {path: /dev/n0, hostPath: /dev/zero, fileMode: 0600}\n"
+    )
+    (tmp_path / "two.yml").write_text("kind: [\n")
+    (tmp_path / "three.yaml").write_text("!!python/object/apply:os.system ['touch /tmp/never']\n")
+    registry = Registry([str(tmp_path)])
+    edits = registry.edits(registry.find("example.com/net=n0"))
+    assert edits.env == ("NET=0",)
+    assert [(node.path, node.mode) for node in edits.devices] == [("/dev/n0", 0o600)]
+    assert len(registry.unread) == 2
+    assert all("no valid YAML" in text for text in registry.unread)
 
 
 def test_grants_ent_01() -> None:

@@ -18,6 +18,7 @@ from builder.frontend.convert.graph import marshal
 from builder.frontend.convert.outline import Outline, outline_of
 from builder.frontend.convert.plan import Plan
 from builder.frontend.convert.run import convert_run
+from builder.frontend.convert.scans import scan_trees
 from builder.frontend.convert.state import BuildState, StageState
 from builder.frontend.convert.types import (
     RESOLVE_MODES,
@@ -28,7 +29,7 @@ from builder.frontend.convert.types import (
     Resolver,
 )
 from builder.frontend.declared import unused_hint
-from builder.frontend.errors import BadOption, DockerfileError
+from builder.frontend.errors import BadOption, DockerfileError, removed_switch
 from builder.frontend.instructions import (
     Add,
     Arg,
@@ -53,7 +54,7 @@ from builder.frontend.lint import LintConfig, Linter, lint_text
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import needs_no_declaration
 from builder.frontend.stages import Stage
-from builder.frontend.syntax import check_frontend, detect_syntax
+from builder.frontend.syntax import check_frontend, check_syntax
 from builder.oci.config import ImageConfig
 from builder.oci.platform import normalize
 
@@ -99,9 +100,12 @@ def _start(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) 
     args = dict(options.build_args)
     if options.resolve_mode not in RESOLVE_MODES:
         raise BadOption(f"invalid image-resolve-mode: {options.resolve_mode}")  # OPT-09
-    check_frontend(args.get("BUILDKIT_SYNTAX") or detect_syntax(dockerfile.source.data) or "")
+    if args.get("BUILDKIT_SYNTAX"):
+        check_frontend(args["BUILDKIT_SYNTAX"])
+    else:
+        check_syntax(dockerfile.source)
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
-        raise BadOption("build argument BUILDKIT_DISABLE_FILEOP is not supported any more")  # ARG-13
+        raise removed_switch("BUILDKIT_DISABLE_FILEOP")
     control = args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directive("check") or "")
     linter = Linter(LintConfig.parse(control) if control else LintConfig(), dockerfile.instructions)
     return BuildState(dockerfile, options, resolver, linter)
@@ -133,6 +137,7 @@ def _convert(
         raise
     found = plan.stages[target.number]
     build_head = found.onto()
+    scans = scan_trees(build, plan, found) if options.scans else ()
     build.finish_locals()
     used = build.used_args
     unused = tuple(name for name in build.build_args if name not in used and not needs_no_declaration(name))
@@ -151,6 +156,7 @@ def _convert(
         contexts=tuple(build.contexts),
         bases=tuple(build.images.values()),
         stages=tuple(stage.stage.label for stage in plan.order if not stage.auto),
+        scans=tuple((name, marshal(tree)) for name, tree in scans),
     )
 
 

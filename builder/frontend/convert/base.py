@@ -10,6 +10,7 @@ from builder.frontend.convert.types import NamedContext, ResolvedImage
 from builder.frontend.errors import BadOption
 from builder.frontend.gitref import parse_git_ref
 from builder.frontend.lint import lint_base_platform
+from builder.frontend.paths import absolute
 from builder.frontend.redact import redact
 from builder.llb.definition import VertexMeta
 from builder.llb.ops import SourceOp
@@ -29,6 +30,8 @@ def begin(stage: StageState) -> None:
         stage.base_config = config
         stage.unknown_base = not _is_known(stage)
         _ensure_path(stage)
+        if stage.platform.os == "windows" and stage.settings.workdir:
+            stage.set_workdir(absolute("/", stage.workdir))
         stage.env = {key: value or "" for key, value in stage.settings.env.items()}
     stage.settings.on_build = ()
 

@@ -87,16 +87,17 @@ def convert_workdir(stage: StageState, instruction: Workdir) -> None:
     if not path:
         raise stage.fail("WORKDIR path can not be empty", instruction)
     unknown = stage.unknown_base and path.startswith("$")
-    if not path.startswith("/") and not stage.workdir_set and not unknown:
+    slashed = stage.path(path, instruction)
+    if not slashed.startswith("/") and not stage.workdir_set and not unknown:
         message = f'Relative workdir "{path}" can have unexpected results if the base image changes'
         stage.build.linter.report("WorkdirRelativePath", instruction.at.span, message)
     stage.workdir_set = True
-    workdir = absolute(stage.workdir, path)
-    stage.settings.workdir = workdir
-    name = next_name(stage, shown(stage, instruction.at.text))
-    if workdir == "/":
+    workdir = absolute(stage.workdir, slashed)
+    stage.set_workdir(workdir)
+    if workdir == "/":  # counted in the total, but no step (NAM-02)
         stage.commit(f"WORKDIR {workdir}", empty=True)
         return
+    name = next_name(stage, shown(stage, instruction.at.text))
     epoch = stage.build.epoch
     owner: ChownOpt | None = parse_chown(stage.settings.user, 0 if stage.tree is not None else -1)
     action = MkDir(

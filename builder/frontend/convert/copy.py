@@ -36,7 +36,7 @@ class _Job:
         self.is_add = isinstance(instruction, Add)
         self.sources = [stage.expand(source, span) for source in instruction.sources]
         self.typed_dest = stage.expand(instruction.dest, span)
-        self.dest = destination(stage.workdir, self.typed_dest)
+        self.dest = destination(stage.workdir, stage.path(self.typed_dest, instruction))
         self.chown_text = stage.expand(instruction.chown, span)
         self.chmod_text = stage.expand(instruction.chmod, span)
         try:
@@ -124,10 +124,11 @@ def _add_sources(job: _Job, instruction: Add) -> None:
 def _path(job: _Job, source: str, *, unpack: bool = False, parents: bool = False, from_: str = "") -> None:
     """A path in the context or in another stage (CPY-04, CPY-10, CPY-17)."""
     tree, local = _tree(job.stage, from_)
-    pattern, base = "", source
+    path = job.stage.path(source, job.instruction)
+    pattern, base = "", path
     if parents:
-        before, pivot, after = source.partition("/./")
-        base, pattern = (before, after) if pivot else ("/", source)
+        before, pivot, after = path.partition("/./")
+        base, pattern = (before, after) if pivot else ("/", path)
         pattern = absolute("/", pattern).lstrip("/")
     src = absolute("/", base)
     if parents and not pattern:
@@ -224,14 +225,14 @@ def _finish(job: _Job) -> None:
     step = next_name(stage, visible)
     op, inputs = file_op(None if job.link else job.previous, job.actions, job.inputs)
     if job.link and job.previous is not None:
-        copied = Draft(op, inputs.tuple(), stage.meta(step, instruction, group=step))
+        copied = Draft(op, inputs.tuple(), stage.meta(step, instruction, group=step, weak=True))
         merge = MergeOp(inputs=(0, 1))
         label = f"LINK {visible}"
         meta = stage.meta(label, instruction, group=step)
         stage.tree = Draft(merge, (job.previous, copied), meta)
     else:
         stage.tree = Draft(op, inputs.tuple(), stage.meta(step, instruction))
-    heredocs = [heredoc.word for heredoc in instruction.heredocs]
+    heredocs = [f"<<{heredoc.name}" for heredoc in instruction.heredocs]
     text = copy_text(
         name,
         [*map(redact, job.sources), *heredocs],

@@ -7,7 +7,7 @@ it the digest of everything built on it, can only be made at the end.
 from __future__ import annotations
 
 from builder.llb.definition import Definition, Edge, Vertex, VertexMeta
-from builder.llb.ops import EMPTY, Action, FileAction, FileOp, Op
+from builder.llb.ops import EMPTY, Action, FileAction, FileOp, Op, SourceOp
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 
@@ -71,7 +71,7 @@ class Inputs:
         if tree is None:
             return EMPTY
         for index, draft in enumerate(self._drafts):
-            if draft is tree:
+            if draft is tree or _same_source(draft, tree):
                 return index
         self._drafts.append(tree)
         return len(self._drafts) - 1
@@ -79,6 +79,13 @@ class Inputs:
     def tuple(self) -> tuple[Draft, ...]:
         """The inputs in order."""
         return tuple(self._drafts)
+
+
+def _same_source(one: Draft, other: Draft) -> bool:
+    """Two stages may start from the same image, each with a draft of its own."""
+    if one.op is None or one.inputs or other.inputs or not isinstance(one.op, SourceOp):
+        return False
+    return one.op == other.op and one.platform == other.platform
 
 
 def file_op(

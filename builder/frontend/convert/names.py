@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from builder.errors import InvalidValue
 from builder.frontend.convert.state import StageState
 from builder.frontend.errors import ExpansionProblem
 from builder.frontend.instructions import Add, Copy, Run, Workdir
 from builder.frontend.words import expand, is_plain
-from builder.oci.platform import Platform
+from builder.oci.platform import Platform, normalize
 
 
 def count_steps(stage: StageState) -> int:
@@ -32,19 +33,25 @@ def next_name(stage: StageState, text: str) -> str:
 
 def _cross(stage: StageState) -> str:
     """NAM-03: what a stage that runs on another platform builds for."""
-    os_name, arch = stage.env.get("TARGETOS", ""), stage.env.get("TARGETARCH", "")
-    if not os_name or not arch:
-        return ""
-    target = Platform(os_name, arch, stage.env.get("TARGETVARIANT", ""))
-    if (target.os, target.architecture, target.variant) == (
-        stage.platform.os,
-        stage.platform.architecture,
-        stage.platform.variant,
-    ):
+    target = _target(stage)
+    if (target.os, target.architecture) == (stage.platform.os, stage.platform.architecture):
         return ""
     if target.os == stage.platform.os:
         return "->" + "/".join(part for part in (target.architecture, target.variant) if part)
     return f"->{target}"
+
+
+def _target(stage: StageState) -> Platform:
+    """What the TARGET* variables name; what they leave out is the stage's own."""
+    env = stage.env
+    if "TARGETPLATFORM" in env:
+        try:
+            return Platform.parse(env["TARGETPLATFORM"])
+        except InvalidValue:
+            pass
+    os_name = env.get("TARGETOS") or stage.platform.os
+    arch = env.get("TARGETARCH") or stage.platform.architecture
+    return normalize(Platform(os_name, arch, env.get("TARGETVARIANT", "")))
 
 
 def shown(stage: StageState, text: str, *, for_run: bool = False, hidden: tuple[str, ...] = ()) -> str:

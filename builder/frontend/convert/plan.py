@@ -223,7 +223,8 @@ class Plan:
             stage.triggers = tuple(self._trigger(text, span) for text in config.on_build)
 
     def _trigger(self, text: str, span: Span) -> Instruction:
-        return parse_instruction(text, "\\", span.filename, span.start, span.end)
+        nodes = self.build.options.trigger_nodes
+        return parse_instruction(text, "\\", span.filename, span.start, span.end, nodes)
 
     def _sources(self, stage: StageState, instructions: tuple[Instruction, ...]) -> None:
         """Stages and images that COPY --from and RUN --mount name."""

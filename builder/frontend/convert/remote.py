@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from builder.frontend.convert.graph import Draft
 from builder.frontend.convert.state import StageState
-from builder.frontend.gitref import GitRef, parse_git_ref
+from builder.frontend.gitref import GitRef, parse_git_ref, pinned
 from builder.frontend.instructions import Add
 from builder.frontend.redact import redact
 from builder.llb.ops import SourceOp
@@ -41,7 +42,7 @@ def http_source(stage: StageState, instruction: Add, url: str, checksum: str) ->
     if checksum:
         if not _is_digest(checksum):
             raise stage.fail(f"invalid checksum {checksum}: want sha256:<64 hex digits>", instruction)
-        attrs.append(("http.checksum", checksum))
+        attrs.insert(0, ("http.checksum", checksum))
     op = SourceOp(identifier=url, attrs=tuple(attrs))
     return Draft(op, meta=stage.meta(redact(url), instruction)), filename
 
@@ -62,9 +63,9 @@ def git_source(stage: StageState, instruction: Add, url: str, checksum: str) -> 
     if checksum and found.checksum and checksum != found.checksum:
         raise stage.fail(f'checksum mismatch "{checksum}" != "{found.checksum}"', instruction)
     if keep is not None:
-        found = found._replace(keep_git_dir=keep)
+        found = replace(found, keep_git_dir=keep)
     if checksum:
-        found = found.with_checksum(checksum)
+        found = pinned(found, checksum)
     return Draft(git_op(found), meta=stage.meta(redact(url), instruction))
 
 

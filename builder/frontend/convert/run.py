@@ -40,7 +40,7 @@ def convert_run(stage: StageState, instruction: Run) -> None:
         user=stage.settings.user,
         proxy_env=stage.build.proxy_env,
         extra_hosts=tuple((name.lower(), address) for name, address in options.extra_hosts),
-        hostname=options.hostname or stage.build.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        hostname=stage.build.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or options.hostname,
         ulimits=options.ulimits,
         cgroup_parent=options.cgroup_parent,
     )

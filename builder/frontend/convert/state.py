@@ -13,7 +13,8 @@ from builder.frontend.errors import ExpansionProblem, InvalidInstruction
 from builder.frontend.instructions import Add, Arg, Instruction
 from builder.frontend.lint import Linter
 from builder.frontend.parser import Dockerfile
-from builder.frontend.platformargs import proxy_env
+from builder.frontend.paths import for_platform
+from builder.frontend.platformargs import NON_ENV_ARGS, proxy_env
 from builder.frontend.redact import redact
 from builder.frontend.source import Span
 from builder.frontend.stages import Stage, StageTable
@@ -237,8 +238,25 @@ class StageState:
 
     @property
     def workdir(self) -> str:
-        """The current working directory, "/" at first."""
-        return self.settings.workdir or "/"
+        """The current working directory with slashes, "/" at first."""
+        found = self.settings.workdir or "/"
+        if self.platform.os != "windows":
+            return found
+        try:
+            return for_platform(found, "windows")
+        except ValueError:
+            return found.replace("\\", "/")
+
+    def set_workdir(self, path: str) -> None:
+        """Go to ``path``, which has slashes; a Windows image's config has backslashes."""
+        self.settings.workdir = path.replace("/", "\\") if self.platform.os == "windows" else path
+
+    def path(self, text: str, instruction: Instruction) -> str:
+        """A path as an instruction of this stage means it; raises InvalidInstruction."""
+        try:
+            return for_platform(text, self.platform.os)
+        except ValueError as error:
+            raise self.fail(str(error), instruction) from error
 
     @property
     def shell(self) -> tuple[str, ...]:
@@ -275,7 +293,7 @@ class StageState:
     def lint_unmatched(self, found: Expanded, span: Span) -> None:
         """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set."""
         known = self.args.keys()
-        for name in sorted(found.unmatched - known):
+        for name in sorted(found.unmatched - known - NON_ENV_ARGS):
             hint = undeclared_hint(self.build.table, name, span, self.stage)
             if self.unknown_base and not hint:
                 continue
@@ -298,7 +316,7 @@ class StageState:
             )
         )
 
-    def meta(self, name: str, instruction: Instruction, *, group: str = "") -> VertexMeta:
+    def meta(self, name: str, instruction: Instruction, *, group: str = "", weak: bool = False) -> VertexMeta:
         """What a vertex of this stage says of itself (NAM-07)."""
         at = instruction.at
         command = redact(at.text) if isinstance(instruction, Add) else at.text
@@ -307,6 +325,7 @@ class StageState:
             command=displayable(command),
             ignore_cache=self.ignore_cache,
             progress_group=group,
+            progress_weak=weak,
             source=at.span,
             resources=self.build.options.resources,
         )

@@ -15,6 +15,7 @@ from builder.oci.platform import Platform
 if TYPE_CHECKING:
     from builder.frontend.dockerignore import IgnoreMatcher
     from builder.frontend.lint import LintWarning
+    from builder.frontend.parser import NodesOf
 
 Pairs = tuple[tuple[str, str], ...]
 ResolveMode = Literal["default", "pull", "local"]
@@ -31,8 +32,10 @@ class ConvertOptions:
     - ``ignore``: the context's ignore file, only for the CopyIgnoredFile warning;
     - ``context`` replaces the local context ``local://<context_name>`` by a git or http source;
     - ``epoch`` wins over SOURCE_DATE_EPOCH arguments;
+    - ``scans``: what else than the result is to be scanned is of interest (CMP-09);
     - ``supported_platforms``: what this machine can run (FRM-15); ``more_platforms`` is asked for others,
-      which may take a moment to find out.
+      which may take a moment to find out;
+    - ``trigger_nodes`` knows the shapes of ONBUILD triggers, so that they need not be parsed again.
     """
 
     platform: Platform
@@ -58,6 +61,8 @@ class ConvertOptions:
     cgroup_parent: str = ""
     resources: LinuxResources | None = None
     devices: tuple[str, ...] = ()
+    trigger_nodes: NodesOf | None = field(default=None, compare=False)
+    scans: bool = False
 
 
 class ResolvedImage(NamedTuple):
@@ -118,7 +123,8 @@ class Conversion:
     - ``remote_epoch``: the epoch was asked of a remote source, so it may be another one the next time;
     - ``unused_hints``: what may have been meant by build arguments that no ARG declares;
     - ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images
-      asked for, ``stages`` the labels of the stages converted.
+      asked for, ``stages`` the labels of the stages converted;
+    - ``scans`` are the other trees to scan by name: stages, and the build context as ``context``.
     """
 
     definition: Definition
@@ -135,3 +141,4 @@ class Conversion:
     contexts: tuple[str, ...] = ()
     bases: tuple[ResolvedImage, ...] = ()
     stages: tuple[str, ...] = ()
+    scans: tuple[tuple[str, Definition], ...] = ()

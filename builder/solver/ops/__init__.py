@@ -6,7 +6,7 @@ from typing import assert_never
 
 from builder.errors import GraphError
 from builder.llb.definition import Vertex
-from builder.llb.ops import DiffOp, ExecOp, FileOp, MergeOp, SourceOp
+from builder.llb.ops import BuildOp, DiffOp, ExecOp, FileOp, MergeOp, PassthroughOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.planning import Nodes
@@ -38,6 +38,13 @@ def run_step(
             from builder.solver.ops.merge import run_diff
 
             return run_diff(vertex, results, env)
+        case BuildOp():
+            from builder.solver.ops.nested import run_nested
+
+            return run_nested(vertex, results, env)
+        case PassthroughOp():
+            edges = [vertex.inputs[position] for position in vertex.op.outputs]
+            return Result(tuple(results[edge.digest].outputs[edge.index] for edge in edges))
         case SourceOp():
             raise GraphError("a source is fetched, not run")
         case _:

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import os
-import selectors
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Literal
 
 from builder.cache.tree import View
 from builder.cache.types import Active
 from builder.errors import SolveError, StepFailed
 from builder.llb.definition import LinuxResources, Vertex
 from builder.llb.ops import ExecOp
-from builder.llb.ops import Mount as LlbMount
 from builder.oci.config import DEFAULT_PATH, set_env
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.ops.attribution import attribute
+from builder.solver.ops.execmounts import Inputs, step_mounts
 from builder.solver.ops.inputs import local_snapshot
 from builder.solver.ops.machine import Emulation, device_edits, emulation_for, insecure_devices
+from builder.solver.ops.outputs import ExtraOutputs
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
-from builder.solver.types import Result
+from builder.solver.types import FailedStep, Result
 from runtime import capabilities
 from runtime.cdi import Edits
+from runtime.errors import CommandNotExecutable
 from runtime.hosts import host_resolv_conf, hosts_file, resolv_conf
 from runtime.plan import MASKED_PATHS, READONLY_PATHS
 from runtime.spec import (
-    BindMount,
     ContainerSpec,
     DirRoot,
     ExitStatus,
@@ -39,15 +35,12 @@ from runtime.spec import (
     Limits,
     Mount,
     Network,
-    OverlayMount,
     OverlayRoot,
     Rlimit,
     Root,
-    TmpfsMount,
 )
 
 HOSTNAME = "buildkitsandbox"
-SECRET_LIMIT_BYTES = 500 * 1024
 
 
 def run_exec(
@@ -57,30 +50,69 @@ def run_exec(
     op = vertex.op
     assert isinstance(op, ExecOp)
     _check_entitlements(op, env)
-    emulation = emulation_for(vertex.platform, env.search_path)
     root_mount = next(mount for mount in op.mounts if mount.dest == "/")
-    parent = _input(vertex, root_mount, nodes, results, env)
-    active = env.store.snapshots.prepare(parent, description=vertex.name)
+    inputs = _inputs(op, vertex, nodes, results, env)
+    active = env.store.snapshots.prepare(inputs.get(root_mount.input), description=vertex.name)
+    outputs = ExtraOutputs(op, inputs, env.store, vertex.name)
     try:
         with ExitStack() as stack:
-            mounts, extra_env = _mounts(op, vertex, nodes, results, env, stack)
-            edits = device_edits(op.devices, env.device_aliases, env.cdi_dirs, reporter)
-            network = _network(op, env, reporter, stack)
-            spec = _spec(op, vertex, active, (*mounts, *edits.mounts), (*extra_env, *edits.env), network, env)
-            spec = _on_machine(spec, edits, emulation, active)
-            status = _run(spec, env, reporter)
+            outputs.prepare()
+            spec = outputs.mounted(step_container(op, vertex, active, inputs, env, reporter, stack))
+            status, late = _run(spec, vertex, env, reporter)
         env.cancel.check()
-        if status.code is None or status.code not in op.meta.valid_exit_codes:
-            hint = emulation.hint(vertex.platform) if emulation is not None and vertex.platform else None
-            raise _failure(op, status, reporter, hint)
+        if late or status.code is None or status.code not in op.meta.valid_exit_codes:
+            from builder.solver.ops.failures import step_failed
+
+            raise step_failed(op, status, reporter, env, late=late, platform=vertex.platform)
         attribute(env.store, active, op.meta.user)
-        info = env.store.snapshots.commit(active, description=vertex.name)
+        made = outputs.commit(active, root_mount)
+    except StepFailed as error:
+        if env.on_failed is not None:
+            env.on_failed(FailedStep(vertex=vertex, active=active, inputs=inputs, error=error))
+        env.store.snapshots.discard(active)
+        outputs.discard()
+        raise
     except BaseException:
         env.store.snapshots.discard(active)
+        outputs.discard()
         raise
-    outputs: list[str | None] = [None] * op.outputs
-    outputs[root_mount.output] = info.id
-    return Result(tuple(outputs))
+    return Result(made)
+
+
+def _inputs(
+    op: ExecOp, vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv
+) -> dict[int, str | None]:
+    """The snapshot of every input that is mounted; what is mounted of a context becomes one."""
+    found: dict[int, str | None] = {}
+    for position in sorted({mount.input for mount in op.mounts if mount.input >= 0}):
+        edge = vertex.inputs[position]
+        node = nodes[edge.digest]
+        found[position] = (
+            local_snapshot(vertex, position, node, env)
+            if node.local
+            else results[edge.digest].outputs[edge.index]
+        )
+    return found
+
+
+def step_container(
+    op: ExecOp,
+    vertex: Vertex,
+    active: Active,
+    inputs: Inputs,
+    env: SolveEnv,
+    reporter: Reporter,
+    stack: ExitStack,
+) -> ContainerSpec:
+    """The container of a step on its tree ``active``; what it needs meanwhile is in ``stack``."""
+    emulation = emulation_for(vertex.platform, env.search_path)
+    mounts, extra_env = step_mounts(op, inputs, env, stack)
+    edits = device_edits(op.devices, env.device_aliases, env.cdi_dirs, reporter)
+    network = _network(op, env, reporter, stack)
+    spec = _spec(op, vertex, active, (*mounts, *edits.mounts), (*extra_env, *edits.env), network, env)
+    if emulation is not None and vertex.platform is not None:
+        reporter.warn(emulation.warning(vertex.platform))
+    return _on_machine(spec, edits, emulation, active)
 
 
 def _check_entitlements(op: ExecOp, env: SolveEnv) -> None:
@@ -95,130 +127,6 @@ def _check_entitlements(op: ExecOp, env: SolveEnv) -> None:
                 code="entitlement-needed",
                 hint=f"grant it for this build with --allow {name}",
             )
-
-
-def _input(
-    vertex: Vertex, mount: LlbMount, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv
-) -> str | None:
-    if mount.input < 0:
-        return None
-    edge = vertex.inputs[mount.input]
-    node = nodes[edge.digest]
-    if node.local:
-        return local_snapshot(vertex, mount.input, node, env)
-    return results[edge.digest].outputs[edge.index]
-
-
-def _mounts(
-    op: ExecOp, vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv, stack: ExitStack
-) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
-    """The mounts below the root, parents before children, and the environment that some of them bring."""
-    mounts: list[Mount] = []
-    extra_env: list[str] = []
-    caches: dict[str, Path] = {}
-    secrets = {secret.id: secret.data for secret in env.secrets}
-    agents = {agent.id: agent.socket for agent in env.ssh}
-    for mount in sorted((m for m in op.mounts if m.dest != "/"), key=lambda m: m.dest.rstrip("/").split("/")):
-        match mount.type:
-            case "bind":
-                mounts.append(_bind(mount, _input(vertex, mount, nodes, results, env), env))
-            case "cache":
-                initial = _input(vertex, mount, nodes, results, env)
-                mounts.append(_cache(mount, initial, env, stack, caches))
-            case "tmpfs":
-                mounts.append(TmpfsMount(target=mount.dest, size_bytes=mount.size_bytes))
-            case "secret":
-                data = secrets.get(mount.id)
-                if data is not None:
-                    mounts.append(
-                        FileMount(
-                            target=mount.dest,
-                            data=_checked_secret(mount.id, data),
-                            mode=(mount.mode or 0o400) & 0o777,
-                            uid=mount.uid,
-                            gid=mount.gid,
-                        )
-                    )
-                elif not mount.optional:
-                    raise _no_secret(mount.id)
-            case "ssh":
-                socket = agents.get(mount.id or "default")
-                if socket is not None:
-                    mounts.append(_agent(mount, socket, env, stack))
-                    if not any(item.startswith("SSH_AUTH_SOCK=") for item in (*op.meta.env, *extra_env)):
-                        extra_env.append(f"SSH_AUTH_SOCK={mount.dest}")
-                elif not mount.optional:
-                    raise SolveError(
-                        f'no SSH key "{mount.id or "default"}" forwarded from the client',
-                        code="ssh-not-forwarded",
-                        hint="forward an agent with --ssh default",
-                    )
-    for wanted in op.secret_env:
-        data = secrets.get(wanted.id)
-        if data is not None:
-            extra_env.append(
-                f"{wanted.name}={_checked_secret(wanted.id, data).decode('utf-8', 'surrogateescape')}"
-            )
-        elif not wanted.optional:
-            raise _no_secret(wanted.id)
-    return tuple(mounts), tuple(extra_env)
-
-
-def _agent(mount: LlbMount, agent: str, env: SolveEnv, stack: ExitStack) -> Mount:
-    """A socket for this step alone, with the owner and mode that it asks for."""
-    from builder.solver.ops.agentsocket import agent_socket  # few steps need it
-
-    directory = stack.enter_context(env.store.staging("ssh"))
-    mode = (mount.mode or 0o600) & 0o777
-    path = stack.enter_context(agent_socket(agent, directory, mode=mode, uid=mount.uid, gid=mount.gid))
-    return BindMount(target=mount.dest, source=str(path), nosuid=True, nodev=True, noexec=True)
-
-
-def _bind(mount: LlbMount, snapshot: str | None, env: SolveEnv) -> Mount:
-    layers = tuple(str(path) for path in env.store.snapshots.layers(snapshot))
-    if not layers:
-        return TmpfsMount(target=mount.dest, mode=0o755, readonly=mount.readonly)
-    return OverlayMount(
-        target=mount.dest,
-        lowers=layers,
-        subpath=mount.selector.strip("/"),
-        throwaway=not mount.readonly,
-        userxattr=env.store.snapshots.userxattr,
-    )
-
-
-def _cache(
-    mount: LlbMount, initial: str | None, env: SolveEnv, stack: ExitStack, taken: dict[str, Path]
-) -> Mount:
-    """A cache mount; one that the step names twice is ``taken`` once (EXE-32)."""
-    name = cache_mount_name(mount, initial)
-    if name not in taken:
-        fill = None
-        if initial is not None:
-            from builder.solver.ops.inputs import copy_tree
-
-            fill = partial(copy_tree, env.store.snapshots.layers(initial), mount.selector)
-        acquired = env.store.cache_mounts.acquire(name, mount.sharing, check=env.cancel.check, fill=fill)
-        taken[name] = stack.enter_context(acquired)
-    path = taken[name]
-    subpath = mount.selector.strip("/") if initial is None else ""
-    return BindMount(target=mount.dest, source=str(path), subpath=subpath, readonly=mount.readonly)
-
-
-def cache_mount_name(mount: LlbMount, initial: str | None) -> str:
-    """Under which name a cache mount is kept: one with content to start with is apart from an empty one."""
-    name = mount.id or mount.dest
-    return name if initial is None else f"{name}@{initial}"
-
-
-def clear_cache_mounts(ops: Iterable[ExecOp], env: SolveEnv) -> None:
-    """Remove the cache mounts of steps that run without cache; those in use stay (MNT-10)."""
-    names = {mount.id or mount.dest for op in ops for mount in op.mounts if mount.type == "cache"}
-    if not names:
-        return
-    for instance in env.store.cache_mounts.list():
-        if instance.id in names or instance.id.rpartition("@")[0] in names:
-            env.store.cache_mounts.delete(instance.directory)
 
 
 def _network(op: ExecOp, env: SolveEnv, reporter: Reporter, stack: ExitStack) -> Network:
@@ -248,7 +156,9 @@ def _spec(
         ),
         FileMount(
             target="/etc/resolv.conf",
-            data=resolv_conf(host_resolv_conf(), isolated=network.mode != "host").encode(),
+            data=resolv_conf(
+                host_resolv_conf(), isolated=network.mode != "host", **env.dns._asdict()
+            ).encode(),
             mode=0o644,
         ),
     )
@@ -334,64 +244,13 @@ def _limits(base: Limits, resources: LinuxResources | None) -> Limits:
     )
 
 
-def _run(spec: ContainerSpec, env: SolveEnv, reporter: Reporter) -> ExitStatus:
-    """Start, stream the output until both ends are closed, wait; a cancelled build kills the container."""
-    out_read, out_write = os.pipe2(os.O_CLOEXEC)
-    err_read, err_write = os.pipe2(os.O_CLOEXEC)
-    readers: dict[int, Literal[1, 2]] = {out_read: 1, err_read: 2}
+def _run(spec: ContainerSpec, vertex: Vertex, env: SolveEnv, reporter: Reporter) -> tuple[ExitStatus, bool]:
+    from builder.solver.ops.running import run_container
+
     try:
-        try:
-            handle = env.executor().run(spec, stdin=None, stdout=out_write, stderr=err_write)
-        finally:
-            os.close(out_write)
-            os.close(err_write)
-        for warning in getattr(handle, "warnings", ()):
-            reporter.warn(f"RUN: {warning}")
-        forget = env.cancel.on_set(handle.kill)
-        try:
-            _stream(readers, reporter)
-            return handle.wait()
-        except BaseException:
-            handle.kill()
-            raise
-        finally:
-            forget()
-    finally:
-        os.close(out_read)
-        os.close(err_read)
+        return run_container(spec, env, reporter)
+    except CommandNotExecutable as error:
+        from builder.solver.ops.failures import not_started
 
-
-def _stream(readers: dict[int, Literal[1, 2]], reporter: Reporter) -> None:
-    with selectors.DefaultSelector() as selector:
-        for fd in readers:
-            selector.register(fd, selectors.EVENT_READ)
-        while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, 65536)
-                if data:
-                    reporter.log(readers[key.fd], data)
-                else:
-                    selector.unregister(key.fd)
-
-
-def _failure(op: ExecOp, status: ExitStatus, reporter: Reporter, hint: str | None) -> StepFailed:
-    command = " ".join(op.meta.args)
-    message = f'process "{command}" did not complete successfully: exit code: {status.shell_code}'
-    if status.oom_killed:
-        message += ": cannot allocate memory"
-        hint = "the step hit its memory limit: raise it with --memory"
-    return StepFailed(message, exit_code=status.shell_code, log_tail=reporter.tail(), hint=hint)
-
-
-def _checked_secret(name: str, data: bytes) -> bytes:
-    if len(data) > SECRET_LIMIT_BYTES:
-        raise SolveError(
-            f"secret {name} too big. max size {SECRET_LIMIT_BYTES // 1000}KB", code="secret-too-big"
-        )
-    return data
-
-
-def _no_secret(name: str) -> SolveError:
-    return SolveError(
-        f"secret {name}: not found", code="secret-not-found", hint=f"pass it with --secret id={name},src=FILE"
-    )
+        assert isinstance(vertex.op, ExecOp)
+        raise not_started(vertex.op, error, vertex.platform) from error

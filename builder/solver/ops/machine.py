@@ -45,6 +45,13 @@ class Emulation:
             "those that it starts, register it with binfmt_misc (Debian: apt install binfmt-support)"
         )
 
+    def warning(self, platform: Platform) -> str:
+        """What to say before the step: it may well do only half of what it should."""
+        return (
+            f"RUN: {self.path} runs this step's first program for {platform}, but not those that it starts; "
+            "register it with binfmt_misc, or build rootless (Linux 6.7 or later)"
+        )
+
 
 def _lookup(name: str, env: tuple[str, ...], view: View) -> str | None:
     path = next((item.partition("=")[2] for item in env if item.startswith("PATH=")), DEFAULT_PATH)
@@ -57,7 +64,10 @@ def _lookup(name: str, env: tuple[str, ...], view: View) -> str | None:
 
 
 def emulation_for(platform: Platform | None, search_path: str) -> Emulation | None:
-    """How to run programs of ``platform``; None when the kernel does. Raises SolveError when nothing can."""
+    """How to run programs of ``platform``; None when the kernel does. Raises SolveError when nothing can.
+
+    A rootless build lets the kernel do it with an emulator, for its own steps alone.
+    """
     if platform is None or platform.os != "linux":
         return None
     host, wanted = host_platform(), normalize(platform)
@@ -69,7 +79,9 @@ def emulation_for(platform: Platform | None, search_path: str) -> Emulation | No
         return None
     path = emulation.find_emulator(arch, search_path)
     if path is not None and emulation.is_static(path):
-        return Emulation(path)
+        from runtime.binfmt import register_here
+
+        return None if register_here(arch, path) else Emulation(path)
     hint = "cross-compile in a stage that is FROM --platform=$BUILDPLATFORM"
     if arch in emulation.MACHINES:
         hint = f"install an emulator (Debian: apt install qemu-user-static binfmt-support), or {hint}"

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
+from builder.build.options import with_options
+from builder.build.request import BuildRequest
 from builder.errors import PybuildError
-from builder.frontend.convert import ConvertOptions
 from builder.oci.platform import Platform
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
-from tests.support.dockerfiles import AMD64, converted, execs, history, ops, rules
+from tests.support.dockerfiles import converted, execs, history, ops, rules
 from tests.support.rows import row
 
 
@@ -189,6 +190,8 @@ def test_arguments_for_the_frontend() -> None:
     assert execs(found)[0].mounts[1].id == "ns//c"
     found = build("FROM a\nRUN r\n", "BUILDKIT_SANDBOX_HOSTNAME", "box")
     assert execs(found)[0].meta.hostname == "box"
+    found = converted("FROM a\nRUN r\n", hostname="h", build_args=(("BUILDKIT_SANDBOX_HOSTNAME", "box"),))
+    assert execs(found)[0].meta.hostname == "box", "the argument wins over the option"
     assert build("FROM a\n", "SOURCE_DATE_EPOCH", "1234").epoch == 1234
     for name in ("BUILDKIT_INLINE_CACHE", "BUILDKIT_BUILD_NAME", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"):
         build("FROM a\n", name, "1")
@@ -211,19 +214,39 @@ def test_an_index_of_one_platform(lab: Lab) -> None:
 @pytest.mark.root
 def test_a_git_context_keeps_its_directory(lab: Lab, repository: tuple[str, str]) -> None:
     url, _ = repository
-    for value, kept in (("0", False), ("1", True)):
+    for value, kept in (("0", False), ("1", True), ("TRUE", True)):
         result = lab.build(f"{url}#v1", build_args=(("BUILDKIT_CONTEXT_KEEP_GIT_DIR", value),))
         from tests.support.buildlab import Built
 
         assert Built(lab, result).has(".git") is kept
 
 
+@row("ARG-12")
+@pytest.mark.root
+def test_an_inline_cache(lab: Lab) -> None:
+    from tests.support.buildlab import Built
+    from tests.support.machines import inline_records
+
+    root = lab.context({"Dockerfile": "FROM busybox\nRUN echo a > /a\n"})
+    built = Built(lab, lab.build(root, build_args=(("BUILDKIT_INLINE_CACHE", "1"),)))
+    assert [item["layers"][0]["layer"] for item in inline_records(built.json) if "layers" in item] == [1]
+    plain = Built(lab, lab.build(root, build_args=(("BUILDKIT_INLINE_CACHE", "0"),)))
+    assert "moby.buildkit.cache.v0" not in plain.json
+    with pytest.raises(PybuildError, match="invalid boolean value for BUILDKIT_INLINE_CACHE"):
+        lab.build(root, build_args=(("BUILDKIT_INLINE_CACHE", "perhaps"),))
+
+
 @row("ARG-13")
 def test_removed_switches() -> None:
-    with pytest.raises(PybuildError, match="BUILDKIT_DISABLE_FILEOP"):
-        converted("FROM a\n", build_args=(("BUILDKIT_DISABLE_FILEOP", "1"),))
-    with pytest.raises(TypeError, match="override_copy_image"):
-        ConvertOptions(platform=AMD64, build_platform=AMD64, override_copy_image="x")  # type: ignore[call-arg]
+    for value in ("1", "t", "TRUE"):
+        with pytest.raises(PybuildError, match='support for "BUILDKIT_DISABLE_FILEOP" was removed'):
+            converted("FROM a\n", build_args=(("BUILDKIT_DISABLE_FILEOP", value),))
+    assert converted("FROM a\n", build_args=(("BUILDKIT_DISABLE_FILEOP", "0"),)).bases
+    request = BuildRequest(context=".")
+    with pytest.raises(PybuildError, match='support for "override-copy-image" was removed') as caught:
+        with_options(request, [("override-copy-image", "docker.io/x/copy")])
+    assert caught.value.hint
+    assert with_options(request, [("override-copy-image", "")]).request == request
 
 
 @row("ENV-01")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from builder.llb.definition import Definition
 from builder.llb.ops import Copy, ExecOp, FileOp, MergeOp, MkDir, MkFile, SourceOp
 from builder.llb.serialize import graph_json
-from tests.support.cli import Runner
+from builder.llb.wire import wire_digests
+from tests.support.buildlab import Lab
 from tests.support.dockerfiles import AMD64, ARM64, converted, execs, ops
 from tests.support.rows import row
+from tests.support.scanners import attested, make_scanner
 
 
 def kinds(text):
@@ -101,8 +107,8 @@ def test_the_end_of_a_definition() -> None:
     last = found.definition.vertices[-1]
     assert isinstance(last.op, ExecOp)
     assert (found.definition.head.digest, found.definition.head.index) == (last.digest, 0)
-    head = [op for op in graph_json(found.definition)["def"].values() if set(op) == {"inputs"}]
-    assert head == [{"inputs": [{"digest": str(last.digest), "index": 0}]}]
+    head = [op for op in graph_json(found.definition)["def"].values() if not op["Op"]]
+    assert head == [{"inputs": [{"digest": wire_digests(found.definition)[last.digest]}], "Op": {}}]
     assert "y=z" in found.config.env
     assert found.base_config is not None
     assert found.base_config.env == ("PATH=/usr/bin:/bin",)
@@ -120,8 +126,40 @@ def test_scan_arguments_stay_out_of_the_environment() -> None:
 
 
 @row("CMP-09")
+def test_what_is_scanned() -> None:
+    text = (
+        "ARG BUILDKIT_SBOM_SCAN_STAGE=one,three\nFROM a AS one\nRUN 1\nFROM a AS two\nRUN 2\n"
+        "FROM a AS unused\nFROM a\nCOPY --from=one /x /\nCOPY --from=two /y /\n"
+    )
+    found = converted(text, scans=True)
+    assert [name for name, _ in found.scans] == ["one"]
+    assert execs(found)[0].meta.args[2] == "1"
+    (_, tree) = found.scans[0]
+    assert tree.head is not None and tree.head.digest in {v.digest for v in found.definition.vertices}
+    own = text.replace("AS two\n", "AS two\nARG BUILDKIT_SBOM_SCAN_STAGE=true\n")
+    assert [name for name, _ in converted(own, scans=True).scans] == ["one", "two"]
+    given = converted(text, scans=True, build_args=(("BUILDKIT_SBOM_SCAN_STAGE", "1"),))
+    assert [name for name, _ in given.scans] == ["one", "two"]
+    context = converted("FROM a\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\nCOPY x /\n", scans=True)
+    ((name, tree),) = context.scans
+    assert (name, [v.op.identifier for v in ops_of(tree)]) == ("context", ["local://context"])
+    assert not converted(own).scans
+
+
+def ops_of(tree: Definition) -> list[Any]:
+    return [vertex for vertex in tree.vertices if isinstance(vertex.op, SourceOp)]
+
+
+@row("CMP-09")
 @pytest.mark.root
-@pytest.mark.xfail(reason="no attestations are made yet", strict=True)
-def test_sbom(command: Runner, tmp_path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
-    assert "has no effect" not in command.build(tmp_path, "--sbom=true").err
+def test_sbom(lab: Lab, tmp_path: Path) -> None:
+    """One more step for each platform, which sees the result and the stages that are to be scanned."""
+    text = "FROM busybox AS one\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY a /\nFROM scratch\nCOPY --from=one /a /b\n"
+    context = lab.context({"Dockerfile": text, "a": "x"})
+    scanner = make_scanner(lab, "cmp-09")
+    found = attested(lab, context, tmp_path / "o", scanner, platforms=("linux/amd64",))
+    assert "[linux/amd64] generating sbom using cmp-09" in lab.watcher.ran()
+    assert sorted(item["predicate"]["name"] for item in found.statements()) == ["sbom", "sbom-one"]
+    seen = {item["predicate"]["name"]: item["predicate"]["files"] for item in found.statements()}
+    assert [item["fileName"] for item in seen["sbom"]] == ["/b"]
+    assert "/a" in [item["fileName"] for item in seen["sbom-one"]]

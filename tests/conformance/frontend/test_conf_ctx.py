@@ -10,16 +10,18 @@ import lzma
 import os
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import pybuild
 from builder.errors import PybuildError
 from builder.exporter.types import OutputSpec
 from builder.frontend.errors import BadOption
 from builder.sources.contexttree import ContextTree
 from builder.sources.named import parse_named
+from builder.sources.policy import Policy, Rule
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, converted, names, ops
 from tests.support.rows import row
@@ -124,7 +126,7 @@ def test_what_is_replaced() -> None:
     assert sources("FROM n\nRUN x\n", own) == ["local://own"]
     assert sources("FROM scratch\nCOPY p q\n", {"scratch": local, "context": local}) == ["local://context"]
     for name in ("scratch", "context"):
-        with pytest.raises(PybuildError):
+        with pytest.raises(PybuildError, match=f"{name} cannot be replaced"):
             parse_named(name, "docker-image://x")
 
 
@@ -183,7 +185,7 @@ def test_sources(lab: Lab, site: tuple[str, Path], repository: tuple[str, str], 
     [
         ("", "invalid context specifier  for n"),
         ("ftp://h/x", "unsupported context source ftp for n"),
-        ("input:other", "invalid input input:other for n"),
+        ("target:other", "unsupported context source target for n"),
         ("oci-layout://@sha256:" + "a" * 64, "has no name"),
         ("ftp://", "unsupported context source ftp for n"),
         ("https://h/r.git?tag=a&branch=b", "invalid git context https://h/r.git?tag=a&branch=b"),
@@ -193,6 +195,66 @@ def test_bad_sources(value: str, message: str) -> None:
     with pytest.raises(PybuildError) as caught:
         parse_named("n", value)
     assert message in caught.value.message
+
+
+@pytest.fixture
+def client(lab: Lab) -> Iterator[pybuild.Client]:
+    """The Python API over the laboratory's store."""
+    with pybuild.Client(lab.store.root) as made:
+        yield made
+
+
+@row("CTX-08", "CTX-09")
+@root_only
+def test_the_result_of_another_build(lab: Lab, client: pybuild.Client) -> None:
+    base = client.build(
+        {"Dockerfile": 'FROM busybox\nENV made=1\nCMD ["c"]\nRUN echo f > /f\n'}, tags=["in:1"]
+    )
+    text = "FROM base AS n\nENV more=1\nFROM scratch AS files\nCOPY --from=base /f /copied\n"
+    child = Built(lab, client.build({"Dockerfile": text}, target="n", build_contexts={"base": base}))
+    assert (child.read("f"), child.config.cmd) == ("f\n", ("c",))
+    assert child.config.env[-2:] == ("made=1", "more=1")
+    files = Built(lab, client.build({"Dockerfile": text}, build_contexts={"base": base}))
+    assert files.names() == ["copied"]
+    both = client.build({"Dockerfile": "FROM scratch\nARG TARGETARCH\nENV arch=$TARGETARCH\nCOPY Dockerfile /\n"},
+                        platforms=["linux/amd64", "linux/arm64"])  # fmt: skip
+    arm = client.build(
+        {"Dockerfile": "FROM base\n"}, platforms=["linux/arm64"], build_contexts={"base": both}
+    )
+    assert "arch=arm64" in Built(lab, arm).config.env
+
+
+@row("CTX-10")
+@root_only
+def test_an_input_that_nobody_gave(lab: Lab, client: pybuild.Client, tmp_path: Path) -> None:
+    with pytest.raises(PybuildError, match="invalid input other for n"):
+        lab.build(lab.context(), "FROM n\n", build_contexts=(("n", "input:other"),))
+    tree = client.build(
+        {"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"}, outputs=[f"type=local,dest={tmp_path}/o"]
+    )
+    with pytest.raises(PybuildError, match="the build for the named context n made no image"):
+        client.build({"Dockerfile": "FROM n\n"}, build_contexts={"n": tree})
+
+
+@row("CTX-10")
+@root_only
+def test_a_policy_puts_another_context_in_the_place_of_an_image(lab: Lab, site: tuple[str, Path]) -> None:
+    url, root = site
+    (root / "by-policy").write_text("page")
+    name = "docker-image://docker.io/library/gone:1"
+    to_page = Policy(rules=(Rule(action="CONVERT", identifier=name, new_identifier=f"{url}/by-policy"),))
+    contexts = (("n", "docker-image://gone:1"),)
+    text = "FROM scratch\nCOPY --from=n context /\n"
+    assert lab.quick(text, build_contexts=contexts, source_policies=(to_page,)).read("context") == "page"
+    circle = Policy(
+        rules=(
+            Rule(action="CONVERT", identifier=name, new_identifier=f"{url}/by-policy"),
+            Rule(action="CONVERT", identifier=f"{url}/by-policy", new_identifier=name),
+        )
+    )
+    with pytest.raises(PybuildError) as caught:
+        lab.quick(text, build_contexts=contexts, source_policies=(circle,))
+    assert caught.value.code == "policy-loop"
 
 
 @row("CTX-10")

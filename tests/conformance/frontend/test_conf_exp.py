@@ -186,7 +186,7 @@ def test_modes() -> None:
     assert value('it\'s "$name"', no_quotes=True) == 'it\'s "web-07"'
     assert value(r"a\tb \$x", raw_escapes=True) == r"a\tb \$x"
     found = expand("$name ${u:-x} $v '$w'", ENV)
-    assert (found.matched, found.unmatched) == ({"name"}, {"v"})
+    assert (found.matched, found.unmatched) == ({"name"}, {"u", "v"})
     steps = names(converted("FROM a\nARG v=1\nRUN echo \"$v\" '$v' $u\n"))
     assert steps[-1] == "[2/2] RUN echo \"1\" '$v' $u"
 
@@ -197,6 +197,9 @@ def test_an_instruction_sees_the_environment_before_it() -> None:
     assert found.config.env[1:] == ("abc=bye", "def=hello", "ghi=bye")
     found = converted("FROM a\nENV v=1\nLABEL v=2 w=$v\n")
     assert dict(found.config.labels) == {"v": "2", "w": "1"}
+    found = converted("ARG a=1 b=$a\nFROM x:$b\nARG a=2 c=$a\nLABEL c=$c\n")
+    assert names(found)[0].startswith("[1/1] FROM docker.io/library/x:1@"), "an ARG is known to the next name"
+    assert dict(found.config.labels) == {"c": "2"}
 
 
 @row("EXP-13")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from builder.build.options import with_options
+from builder.build.request import BuildRequest
 from builder.frontend.errors import DockerfileError
 from tests.support.cli import Runner
 from tests.support.dockerfiles import converted
@@ -35,7 +39,37 @@ def test_others_are_reported(name: str) -> None:
         converted(f"# syntax={name} --flag\nFROM a\n")
     assert caught.value.message == f"frontend {name} is not supported"
     assert caught.value.code == "unsupported-frontend"
-    assert caught.value.hint
+    assert "BUILDKIT_SYNTAX" in str(caught.value.hint)
+    assert "other images are not run" in caught.value.context[0]
+    assert [(span.start, span.end) for span in caught.value.spans] == [(1, 1)]
+    assert caught.value.source_lines[0] == f"# syntax={name} --flag"
+
+
+@row("FWD-02")
+def test_a_name_that_is_nearly_right() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        converted("# check=skip=all\n# syntax=docker/dokerfile:1\nFROM a\n")
+    assert "did you mean docker/dockerfile?" in str(caught.value.hint)
+    assert caught.value.spans[0].start == 2
+
+
+@row("FWD-02")
+@pytest.mark.root
+def test_the_line_is_shown(command: Runner, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("# syntax=example.com/front:1\n{ not: a Dockerfile }\n")
+    told = command.run("build", tmp_path, status=1).err
+    assert "Dockerfile:1" in told
+    assert "   1 | >>> # syntax=example.com/front:1" in told
+
+
+@row("FWD-02")
+def test_capabilities_that_are_wanted() -> None:
+    request = BuildRequest(context=".")
+    for wanted in ("moby.buildkit.frontend.odd", "moby.buildkit.frontend.odd+forward"):
+        with pytest.raises(
+            DockerfileError, match=r"unsupported frontend capability moby\.buildkit\.frontend\.odd$"
+        ):
+            with_options(request, [("frontend.caps", f"moby.buildkit.frontend.inputs,{wanted}")])
 
 
 @row("FWD-03")

@@ -12,8 +12,8 @@ import pytest
 from builder.errors import PybuildError
 from builder.frontend.errors import DockerfileError
 from builder.frontend.gitref import parse_git_ref
+from builder.llb.gitref import parse_git_ref as parse_context
 from builder.solver.types import Secret
-from builder.sources.giturl import parse_git_ref as parse_context
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import converted, ops
 from tests.support.rows import row

@@ -127,7 +127,7 @@ def test_copy_and_add() -> None:
     assert history(converted(text))[1:] == [
         "COPY --parents --chown=1:2 --chmod=700 x b* /d/ # buildkit",
         "ADD f . # buildkit",
-        "COPY p <<one <<'two' q/ # buildkit",
+        "COPY p <<one <<two q/ # buildkit",
         "COPY p q # buildkit",
     ]
 

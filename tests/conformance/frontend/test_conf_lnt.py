@@ -160,6 +160,11 @@ def test_undefined_argument_in_from() -> None:
         "UndefinedArgInFrom", text.format("plat", ""), 1
     )
     assert found("FROM --platform=$BUILDPLATFORM a\n") == []
+    for form in ("-1", ":-1", "+1", ":+1"):
+        assert found("FROM a:x${other" + form + "}\n") == one(
+            "UndefinedArgInFrom", text.format("other", ""), 1
+        ), form
+        assert found("ARG other\nFROM a:x${other" + form + "}\n", build_args=(("other", "2"),)) == [], form
 
 
 @row("LNT-19")
@@ -178,6 +183,12 @@ def test_undefined_variables() -> None:
         assert found(f"FROM a\n{line}\n") == one("UndefinedVar", message.format("un", "")), line
     near = found("FROM a\nARG name=1\nENV x=$nam\n")
     assert near == one("UndefinedVar", message.format("nam", " (did you mean $name?)"), 3)
+    for form in ("-1", ":-1", "+1", ":+1", "#x", "/a/b"):
+        assert found("FROM a\nENV x=${un" + form + "}\n") == one("UndefinedVar", message.format("un", "")), (
+            form
+        )
+        assert found("FROM a\nARG un\nENV x=${un" + form + "}\n") == [], form
+    assert found("FROM a\nENV x=$BUILDKIT_SBOM_SCAN_STAGE\n") == [], "never part of an environment (ARG-11)"
     for line in ("RUN $un", 'CMD ["$un"]', 'ENTRYPOINT ["$un"]', "ARG un\nENV x=$un"):
         assert found(f"FROM a\n{line}\n") == [], line
 

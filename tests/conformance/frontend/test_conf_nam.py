@@ -47,6 +47,11 @@ def test_totals() -> None:
     assert auto[0] == "FROM docker.io/library/img:latest", "no prefix where there is no total"
 
 
+@row("NAM-02")
+def test_a_workdir_that_is_no_step() -> None:
+    assert steps("FROM a\nWORKDIR /\nRUN x\n")[-1] == "[2/3] RUN x"
+
+
 @row("NAM-03")
 @pytest.mark.parametrize(
     ("target", "shown"),
@@ -56,6 +61,14 @@ def test_totals() -> None:
 def test_cross_builds(target: Platform, shown: str) -> None:
     text = "FROM --platform=$BUILDPLATFORM a\nARG TARGETOS TARGETARCH TARGETVARIANT\nRUN x\n"
     assert steps(text, platform=target, multi_platform=True)[-1] == f"[{shown} 2/2] RUN x"
+
+
+@row("NAM-03")
+def test_cross_builds_by_one_variable() -> None:
+    for names_, shown in (("TARGETPLATFORM", "->arm/v7"), ("TARGETARCH", "->arm/v7"), ("TARGETOS", "")):
+        text = f"FROM --platform=$BUILDPLATFORM a\nARG {names_}\nRUN x\n"
+        made = steps(text, platform=Platform("linux", "arm", "v7"), multi_platform=True)[-1]
+        assert made == f"[linux/amd64{shown} 2/2] RUN x"
 
 
 @row("NAM-04")

@@ -1,20 +1,28 @@
-"""Options of a build (OPT rows). They have no ``--opt`` here: each is a flag of build, or a build argument."""
+"""Options of a build (OPT rows): flags of build, build arguments, and ``key=value`` as other clients say it."""
 
 from __future__ import annotations
 
+import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from builder.build.options import with_options
+from builder.build.request import BuildRequest
 from builder.errors import PybuildError
+from builder.frontend.syntax import CAPABILITIES
 from builder.llb.ops import Ulimit
+from runtime.spec import Limits
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs, history, ops
 from tests.support.rows import row
+from tests.support.scanners import attested, make_scanner
 
 root_only = pytest.mark.root
+REQUEST = BuildRequest(context=".")
 
 
 def refused(command: Runner, tmp_path: Path, *words: str) -> str:
@@ -188,38 +196,113 @@ def test_resources(command: Runner, tmp_path: Path) -> None:
     assert "cpu-shares" in refused(command, tmp_path, "--cpu-shares=many")
 
 
+@row("OPT-15")
+def test_resources_as_options() -> None:
+    options = {"memory": "1073741824", "memswap": "-1", "cpushares": "5", "cpuperiod": "100000", "cpuquota": "50000",
+               "cpusetcpus": "0,2-3", "cpusetmems": "0"}  # fmt: skip
+    limits = with_options(REQUEST, options.items()).request.limits
+    assert limits == Limits(
+        memory_bytes=1 << 30,
+        memory_swap_bytes=-1,
+        cpu_shares=5,
+        cpu_period_us=100_000,
+        cpu_quota_us=50_000,
+        cpuset_cpus="0,2-3",
+        cpuset_mems="0",
+    )
+    for key in options:
+        with pytest.raises(PybuildError) as caught:
+            with_options(REQUEST, [(key, "odd")])
+        assert caught.value.message == f"invalid {key} value: odd"
+
+
 @row("OPT-16")
 @root_only
 def test_attestations_that_are_turned_off(command: Runner, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
-    quiet = command.build(tmp_path, "--provenance=false", "--sbom=false")
-    assert "has no effect" not in quiet.err
-    command.build(tmp_path, "--attest=type=provenance,disabled=true")
+    off = ("--provenance=false", "--sbom=false"), ("--attest=type=provenance,disabled=true",)
+    for words in off:
+        assert "attestation" not in command.build(tmp_path, "--no-cache", *words).err
+    assert "exporting attestation manifest" in command.build(tmp_path, "--provenance").err
 
 
 @row("OPT-16")
 @root_only
-@pytest.mark.xfail(reason="no attestations are made yet", strict=True)
-def test_attestations(command: Runner, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
-    assert "has no effect" not in command.build(tmp_path, "--provenance=true").err
+def test_attestations(lab: Lab, tmp_path: Path) -> None:
+    """CSV attributes; the last request of a type counts."""
+    context = lab.context({"Dockerfile": "FROM scratch\nLABEL a=b\nCOPY Dockerfile /\n"})
+    scanner = make_scanner(lab, "opt-16")
+    found = attested(lab, context, tmp_path / "o", scanner, "type=provenance,mode=min,version=v0.2")
+    kinds = [item["predicateType"] for item in found.statements()]
+    assert kinds == ["https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document"]
+    off = attested(lab, context, tmp_path / "p", "type=provenance", "type=provenance,disabled=true")
+    assert "layers" in off.root
 
 
 @row("OPT-17")
 @root_only
-@pytest.mark.xfail(reason="no caches are imported yet", strict=True)
 def test_cache_imports(command: Runner, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
-    assert "has no effect" not in command.build(tmp_path, f"--cache-from=type=local,src={tmp_path}").err
+    """As BuildKit's frontend is told them: a JSON list, and the older list of references."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY f /f\n")
+    (tmp_path / "f").write_text(str(tmp_path))
+    command.build(tmp_path, f"--export-cache=type=local,dest={tmp_path / 'cache'}")
+    other = Runner(tmp_path / "other")
+    imports = f'[{{"Type":"local","Attrs":{{"src":"{tmp_path / "cache"}"}}}}]'
+    words = ("--frontend=dockerfile.v0", f"--local=context={tmp_path}", f"--local=dockerfile={tmp_path}")
+    shown = other.run("build", "--progress=plain", *words, f"--opt=cache-imports={imports}").err
+    assert f"importing cache manifest from local:{tmp_path / 'cache'}" in shown
+    assert "[1/1] COPY f /f\n" in shown
+    assert "CACHED" in shown
+    (tmp_path / "f").write_text("changed")
+    shown = other.run("build", "--progress=plain", *words, "--opt=cache-from=localhost:1/a,localhost:1/b").err
+    assert shown.count("ERROR: GET http://localhost:1/v2/") == 2, "two imports that fail are no failure"
 
 
 @row("OPT-18")
 @root_only
-def test_the_dockerfile_of_a_remote_context(lab: Lab, repository: tuple[str, str]) -> None:
-    """What ``dockerfilekey`` and ``contextsubdir`` are for."""
+def test_where_the_inputs_are(lab: Lab, repository: tuple[str, str]) -> None:
     url, _ = repository
-    built = Built(lab, lab.build(f"{url}#v1:sub", dockerfile_data=b"FROM scratch\nCOPY b /mine\n"))
-    assert built.names() == ["mine"]
+    here = lab.context(
+        {"Dockerfile": "FROM scratch\nCOPY b /mine\n", "other/b": "", "other/D": "FROM scratch\nCOPY . /\n"}
+    )
+    locals_ = {"context": str(here), "dockerfile": str(here), "else": str(here / "other")}
+
+    def built(*options: tuple[str, str]) -> Built:
+        request = with_options(BuildRequest(context="."), options, locals_=locals_).request
+        return Built(lab, lab.run(replace(request, network="none")))
+
+    remote = ("context", f"{url}#v1")
+    assert built(remote).names() == [".dockerignore", "Dockerfile", "a", "sub"]
+    assert built(remote, ("contextsubdir", "sub"), ("dockerfilekey", "dockerfile")).names() == ["mine"]
+    assert built(remote, ("contextsubdir", "/../sub/.")).names() == ["Dockerfile", "b"], (
+        "the Dockerfile is that of the whole"
+    )
+    for bad in ("none", "a", "../.."):
+        if bad == "../..":
+            assert built(remote, ("contextsubdir", bad)).names()[-1] == "sub", "nothing is above the context"
+            continue
+        with pytest.raises(PybuildError, match="no such directory in the context"):
+            built(remote, ("contextsubdir", bad))
+    assert built(("contextkey", "else"), ("dockerfilekey", "else"), ("filename", "D")).names() == ["D", "b"]
+    same = built(("contextkey", "else"), ("local-sessionid:else", "s"), ("sharedkey:localdir:else", "k"))
+    assert same.names() == ["mine"]
+
+
+@row("OPT-18")
+@root_only
+def test_the_config_of_an_input(lab: Lab) -> None:
+    made = lab.build(lab.context(), "FROM busybox\nENV own=1\nRUN echo f > /f\n")
+    given = {"architecture": "amd64", "os": "linux", "config": {"Env": ["given=1"], "Cmd": ["c"]}}
+    metadata = {"containerimage.config": base64.b64encode(json.dumps(given).encode()).decode()}
+    options = [("context:base", "input:k"), ("input-metadata:k", json.dumps(metadata))]
+    request = with_options(
+        BuildRequest(context=str(lab.context()), dockerfile_data=b"FROM base\nENV more=1\n"),
+        options,
+        inputs={"k": str(made.digest)},
+    ).request
+    built = Built(lab, lab.run(replace(request, network="none")))
+    assert (built.read("f"), built.config.cmd) == ("f\n", ("c",))
+    assert [item.partition("=")[0] for item in built.config.env] == ["given", "PATH", "more"]
 
 
 @row("OPT-19")
@@ -232,6 +315,14 @@ def test_subrequests(command: Runner, tmp_path: Path) -> None:
 
 @row("OPT-20")
 def test_frontend_by_argument() -> None:
+    fine = [
+        ("source", "docker/dockerfile:1"),
+        ("cmdline", "docker/dockerfile:1 x"),
+        ("frontend.caps", CAPABILITIES[0]),
+    ]
+    assert with_options(REQUEST, fine).request == REQUEST
+    with pytest.raises(PybuildError, match=r"frontend example\.com/other is not supported"):
+        with_options(REQUEST, [("source", "example.com/other")])
     converted("FROM a\n", build_args=(("BUILDKIT_SYNTAX", "docker/dockerfile:1"),))
     with pytest.raises(PybuildError, match=r"frontend example\.com/other is not supported"):
         converted("FROM a\n", build_args=(("BUILDKIT_SYNTAX", "example.com/other"),))

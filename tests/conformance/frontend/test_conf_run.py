@@ -146,8 +146,9 @@ def test_device_flag() -> None:
     op = run("--device=v.com/c=n --device=v.com/c=m,required --device=name=v.com/c=o,required=false a")
     assert op.devices == ("v.com/c=n", "v.com/c=m,required", "v.com/c=o")
     for value in ("required", "name=", "v/c=n,foo=bar", "v/c=n,required=maybe", "v/c=n,v/c=m"):
-        with pytest.raises(PybuildError):
+        with pytest.raises(PybuildError) as caught:
             run(f"--device={value} a")
+        assert caught.value.code == "bad-flag", value
 
 
 @root
