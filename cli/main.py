@@ -1,9 +1,8 @@
 """The entry point: finds the verb, reads its flags, runs it, and turns the outcome into an exit status.
 
-Only the wanted verb's module is imported. Exit statuses: 0; 1 a build or a verb failed; 2 wrong usage; 3 denied
-by a source policy; 70 a bug; 125,
-126, 127 and the command's own status for run, exec and start; 130 interrupted; 141 the reader of our output
-went away.
+Only the wanted verb's module is imported. Exit statuses: 0; 1 a build or a verb failed; 2 wrong usage; 3 a
+source denied by policy; 70 a bug; 125, 126, 127 and the command's own status for run, exec and start; 130
+interrupted; 141 the reader of our output went away.
 """
 
 from __future__ import annotations

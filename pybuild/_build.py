@@ -12,7 +12,8 @@ from builder.errors import UsageError
 from builder.exporter.types import OutputSpec
 from builder.llb.ops import Ulimit
 from builder.registry.hosts import RegistryConfig
-from builder.remotecache.spec import parse_all
+from builder.remotecache.spec import CacheSpec, parse_all
+from builder.remotecache.surroundings import completed
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
 from builder.solver.types import Secret, SshAgent
@@ -98,8 +99,8 @@ def request_of(
         no_cache_filter=() if isinstance(no_cache, bool) else _texts("no_cache", no_cache),
         pull=options.get("pull", False),
         outputs=tuple(map(_output, _listed("outputs", options.get("outputs", ())))),
-        cache_from=parse_all(_texts("cache_from", options.get("cache_from", ()))),
-        cache_to=parse_all(_texts("cache_to", options.get("cache_to", ()))),
+        cache_from=_caches("cache_from", options.get("cache_from", ())),
+        cache_to=_caches("cache_to", options.get("cache_to", ())),
         build_contexts=tuple(
             (name, f"input:{name}" if isinstance(value, BuildResult) else os.fspath(value))
             for name, value in contexts.items()
@@ -168,6 +169,10 @@ def _listed(name: str, given: Sequence[OutputSpec | str]) -> Sequence[OutputSpec
     if isinstance(given, str):
         raise UsageError(f"{name} is a list, not one text", hint=f"{name}=[{given!r}]")
     return given
+
+
+def _caches(name: str, given: Sequence[str]) -> tuple[CacheSpec, ...]:
+    return completed(parse_all(_texts(name, given)), os.environ.get)
 
 
 def _texts(name: str, given: Sequence[str]) -> tuple[str, ...]:

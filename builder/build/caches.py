@@ -27,6 +27,8 @@ from builder.llb.ops import ExecOp
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import DiffId, Digest
 from builder.registry.hosts import RegistryConfig
+from builder.registry.parallel import each
+from builder.registry.progress import Stop
 from builder.remotecache import backend
 from builder.remotecache.backend import CacheExporter, CacheImporter
 from builder.remotecache.exporting import Build, collect, merged
@@ -38,7 +40,7 @@ from builder.solver.env import SolveEnv, Sources
 from builder.solver.planning import Nodes
 from builder.solver.progress import OnEvent, WarningEvent
 
-_COMPRESSIONS = ("gzip", "zstd", "uncompressed")
+_COMPRESSIONS = ("gzip", "zstd", "estargz", "uncompressed")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,8 +118,11 @@ class BuildCaches:
                 for build, image in zip(self._builds, images, strict=True)
             )
 
-    def export(self, makers: Mapping[LayerOptions, LayerMaker], *, epoch: int | None) -> dict[str, object]:
-        """Write the caches; what is said about them in the build's metadata. Raises ExportError."""
+    def export(self, makers: Mapping[LayerOptions, LayerMaker], own: LayerOptions) -> dict[str, object]:
+        """Write the caches; what is said about them in the build's metadata. Raises ExportError.
+
+        ``own`` is how the image's layers are made.
+        """
         if not self.exports:
             return {}
         found: list[Descriptor | None] = [None] * len(self.exports)
@@ -125,15 +130,13 @@ class BuildCaches:
         with ExitStack() as stack:
             known = dict(makers)
             for spec, _ in self.exports:
-                options = _layer_options(spec, epoch)
+                options = _layer_options(spec, own)
                 if options not in known:
                     known[options] = stack.enter_context(LayerMaker(self.store, options, self.cancel.check))
 
             def one(number: int) -> None:
                 try:
-                    found[number] = self._export(
-                        number, known[_layer_options(self.exports[number][0], epoch)]
-                    )
+                    found[number] = self._export(number, known[_layer_options(self.exports[number][0], own)])
                 except BaseException as error:  # noqa: BLE001 - raised in the thread that waits
                     failures.append(error)
 
@@ -233,17 +236,20 @@ class BuildCaches:
 
     def _upload(self, config: CacheConfig, exporter: CacheExporter, steps: Steps) -> None:
         origins = self._origins()
-        for blob in config.blobs():
+
+        def one(blob: Descriptor) -> None:
             self.cancel.check()
             name = f"writing layer {blob.digest}"
             if exporter.has(blob):
                 steps.done(name)
-                continue
+                return
             with steps.step(name, blob.size) as moved:
                 origin = origins.get(blob.digest)
                 if origin is not None:
                     self._bring(origin, blob)
                 exporter.put(blob, partial(self.store.blobs.open, blob.digest), moved)
+
+        each(one, config.blobs(), workers=exporter.workers, stop=Stop())
 
     def _bring(self, origin: CacheImporter, blob: Descriptor) -> None:
         try:
@@ -304,15 +310,16 @@ def _check(spec: CacheSpec) -> None:
     compression = spec.attr("compression", "gzip")
     if compression not in _COMPRESSIONS:
         raise UsageError(f"unsupported layer compression type {compression!r}", hint=", ".join(_COMPRESSIONS))
-    if compression == "zstd" and not spec.on("oci-mediatypes", default=True):
-        raise UsageError('cache option "compression=zstd" conflicts with "oci-mediatypes=false"')
+    if compression in ("zstd", "estargz") and not spec.on("oci-mediatypes", default=True):
+        raise UsageError(f'cache option "compression={compression}" conflicts with "oci-mediatypes=false"')
 
 
-def _layer_options(spec: CacheSpec, epoch: int | None) -> LayerOptions:
+def _layer_options(spec: CacheSpec, own: LayerOptions) -> LayerOptions:
     """As the image's own layers where nothing else is asked for, so that they are made once."""
     return LayerOptions(
         compression=spec.attr("compression", "gzip"),
         level=spec.level,
         force=spec.on("force-compression"),
-        clamp_s=epoch,
+        clamp_s=own.clamp_s,
+        buildkit=own.buildkit,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from builder.build.layers import LayerMaker, LayerOptions
@@ -11,8 +13,10 @@ from builder.build.phases import Phase, phase
 from builder.build.squash import squashed
 from builder.cache.store import Store
 from builder.exporter.run import VERTEX_NAMES, export
+from builder.exporter.steps import Steps
 from builder.exporter.times import rfc3339
 from builder.exporter.types import BuiltImage, ExportResult, LayerRef, OutputSpec
+from builder.oci.platform import normalize
 from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent, WarningEvent
@@ -32,47 +36,121 @@ def export_all(
     stdout: BinaryIO | None,
     squash: bool = False,
     inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]] = lambda _: (),
+    beside: Callable[[], None] = lambda: None,
 ) -> list[ExportResult]:
     """Write every output in order; with ``squash`` one layer is added to the base.
 
-    ``inline`` says what caches go into the configs of images.
+    ``inline`` says what caches go into the configs of images. Pushes wait until all outputs are written; then
+    ``beside`` runs at the same time (EXP-13).
 
     Raises ExportError, StoreError, RegistryError, Cancelled.
     """
+    exporting = _Exporting(
+        store=store,
+        images=images,
+        makers=makers,
+        registry=registry,
+        emit=emit,
+        stdout=stdout,
+        squash=squash,
+        inline=inline,
+    )
     results: list[ExportResult] = []
-    for spec in outputs:
+    with ExitStack() as waiting:
+        for number, spec in enumerate(outputs):
+            cancel.check()
+            again = sum(other.type == spec.type for other in outputs[:number])
+            with ExitStack() as own:
+                key = str(again) if again else ""
+                step = own.enter_context(phase(VERTEX_NAMES[spec.type], emit, key=key))
+                pushes = len(exporting.pushes)
+                results.append(exporting.one(spec, step))
+                if len(exporting.pushes) > pushes:
+                    waiting.push(own.pop_all())
         cancel.check()
-        with phase(VERTEX_NAMES[spec.type], emit) as step:
-            ready: Sequence[BuiltImage] = images
-            texts: Sequence[str | None] = ()
-            if spec.type not in TREE_OUTPUTS:
-                maker = makers[LayerOptions.of(spec)]
-                ready = [replace(image, layers=_layers(store, maker, image)) for image in images]
-                if squash:
-                    ready = [squashed(store, image, spec) for image in ready]
-                texts = inline(ready)
-                _tell(spec, images, step, emit)
-            results.append(
-                export(
-                    store,
-                    ready,
-                    # Layers were packed with the epoch as their latest time, so there is nothing to rewrite.
-                    replace(spec, rewrite_timestamp=False),
-                    on_event=emit,
-                    vertex=step.digest,
-                    stdout=stdout,
-                    registry=registry,
-                    inline_cache=texts,
-                )
-            )
+        _together(exporting.pushes, beside)
     return results
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exporting:
+    """What all outputs of a build have in common; ``pushes`` are still to be made."""
+
+    store: Store
+    images: Sequence[BuiltImage]
+    makers: Mapping[LayerOptions, LayerMaker]
+    registry: RegistryConfig
+    emit: OnEvent
+    stdout: BinaryIO | None
+    squash: bool
+    inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]]
+    pushes: list[Callable[[], None]] = field(default_factory=list)
+
+    def one(self, spec: OutputSpec, step: Phase) -> ExportResult:
+        """Write one output."""
+        ready: Sequence[BuiltImage] = self.images
+        texts: Sequence[str | None] = ()
+        if spec.type not in TREE_OUTPUTS:
+            maker = self.makers[LayerOptions.of(spec)]
+            ready = [replace(image, layers=_layers(self.store, maker, image)) for image in self.images]
+            if self.squash:
+                ready = [squashed(self.store, image, spec) for image in ready]
+            texts = self.inline(ready)
+            _tell(spec, self.images, step, self.emit)
+        result = export(
+            self.store,
+            ready,
+            # Layers were packed with the epoch as their latest time, so there is nothing to rewrite.
+            replace(spec, rewrite_timestamp=False),
+            on_event=self.emit,
+            vertex=step.digest,
+            stdout=self.stdout,
+            registry=self.registry,
+            inline_cache=texts,
+            later=self.pushes,
+        )
+        if spec.type == "image" and spec.unpack and spec.store:
+            self._unpack(result, step)
+        return result
+
+    def _unpack(self, result: ExportResult, step: Phase) -> None:
+        """Make the snapshots that a container of the image starts from."""
+        from builder.images.unpacking import unpack
+
+        steps = Steps(self.emit, step.digest)
+        with self.store.hold() as hold:
+            for name in result.names or (str(result.images[0].manifest.digest),):
+                with steps.step(f"unpacking to {name}"):
+                    for image in result.images:
+                        unpack(self.store, image.manifest, hold)
+
+
+def _together(pushes: Sequence[Callable[[], None]], beside: Callable[[], None]) -> None:
+    """Run the pushes, one after the other, while ``beside`` runs; all come to their end before one's failure
+    is raised."""
+    if not pushes:
+        beside()
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, thread_name_prefix="beside") as pool:
+        running = pool.submit(contextvars.copy_context().run, beside)
+        for push in pushes:
+            push()
+    running.result()
+
+
 def _tell(spec: OutputSpec, images: Sequence[BuiltImage], step: Phase, emit: OnEvent) -> None:
-    """What becomes of times (RPR-02) and, in docker's archives, of attestations (EXO-01)."""
+    """What becomes of times (RPR-02) and of attestations in docker's archives (EXO-01), and which image is
+    not for the platform that was asked for (EXP-13)."""
     if spec.rewrite_timestamp and spec.epoch is not None:
         when = rfc3339(spec.epoch * 1_000_000_000)
         step.status(f"rewriting layers with source-date-epoch {spec.epoch} ({when})", done=True)
+    for image in images:
+        made, asked = normalize(image.config.platform), normalize(image.platform)
+        if (made.os, made.architecture, made.variant) != (asked.os, asked.architecture, asked.variant):
+            short = f'Requested platform "{asked}" does not match result platform "{made}"'
+            emit(WarningEvent(vertex=step.digest, short=short))
     notes = (note for image in images for note in image.attestations)
     if spec.type == "docker" and any(not note.inline_only for note in notes):
         emit(

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from builder.cache.pack import pack_changes
+from builder.cache.differ import root_change
+from builder.cache.estargz import TOC_ANNOTATION, Unsupported
+from builder.cache.pack import PackedLayer, pack_changes, repack
 from builder.cache.restack import SAME_LAYER, layer_changes
 from builder.cache.store import Store
+from builder.cache.tree import View
 from builder.errors import StoreError
 from builder.exporter.types import OutputSpec
-from builder.oci.descriptor import Descriptor
+from builder.oci.descriptor import Descriptor, layer_compression
 from builder.oci.digest import DiffId
 
 WORKERS = 2
@@ -23,13 +26,15 @@ class LayerOptions:
     """How layers are made; ``level`` None is the default of the compression.
 
     ``force`` re-encodes layers that came with a base image too. ``clamp_s`` is the latest modification time
-    that goes into a layer, in Unix seconds.
+    that goes into a layer, in Unix seconds. ``buildkit`` leaves out what BuildKit's layers lose (LAY-01,
+    LAY-05).
     """
 
     compression: str = "gzip"
     level: int | None = None
     force: bool = False
     clamp_s: int | None = None
+    buildkit: bool = False
 
     @classmethod
     def of(cls, spec: OutputSpec) -> LayerOptions:
@@ -39,6 +44,7 @@ class LayerOptions:
             level=spec.compression_level,
             force=spec.force_compression,
             clamp_s=spec.epoch if spec.rewrite_timestamp else None,
+            buildkit=spec.buildkit_layers,
         )
 
     @property
@@ -49,7 +55,22 @@ class LayerOptions:
             parts.append(f"level={self.level}")
         if self.clamp_s is not None:
             parts.append(f"clamp={self.clamp_s}")
+        if self.buildkit:
+            parts.append("buildkit")
         return ";".join(parts)
+
+    @property
+    def reencoded(self) -> str:
+        """The same for layers that came with an image: it sorts behind the name of the one that came."""
+        return f"~{self.compression}" if self.level is None else f"~{self.compression};level={self.level}"
+
+    def fits(self, layer: Descriptor) -> bool:
+        """Whether a layer that came with an image is already as asked for."""
+        if self.level is not None:
+            return False
+        if self.compression == "estargz":
+            return TOC_ANNOTATION in dict(layer.annotations)
+        return layer_compression(layer.media_type) == self.compression
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +142,14 @@ class LayerMaker:
             thread.join()
 
     def _known(self, snapshot: str) -> Layer | None:
-        snapshots = self._store.snapshots
-        found = snapshots.layer(snapshot, self._options.variant)
+        snapshots, options = self._store.snapshots, self._options
         info = snapshots.get(snapshot)
-        if found is None and not self._options.force and info is not None and info.chain_id is not None:
+        if info is None or info.chain_id is None:
+            found = snapshots.layer(snapshot, options.variant)
+        else:
             found = snapshots.any_layer(snapshot)
+            if options.force and found is not None and not options.fits(found[1]):
+                found = snapshots.layer(snapshot, options.reencoded)
         if found is None or not self._store.blobs.has(found[1].digest):
             return None
         return Layer(*found)
@@ -157,17 +181,41 @@ def pack_snapshot(store: Store, snapshot: str, options: LayerOptions) -> Layer:
         known = store.snapshots.layer(snapshot, options.variant)
         if known is not None and store.blobs.has(known[1].digest):
             return Layer(*known)
-    clamp_s = None if info.chain_id is not None else options.clamp_s
-    with layer_changes(store.snapshots, snapshot) as (found, tree):
-        packed = pack_changes(
+    packed = None if info.chain_id is None else _reencoded(store, snapshot, options)
+    if packed is None:
+        packed = _packed(store, snapshot, options, came=info.chain_id is not None)
+    variant = options.variant if info.chain_id is None else options.reencoded
+    store.snapshots.set_layer(
+        snapshot, compression=variant, diff_id=packed.diff_id, descriptor=packed.descriptor
+    )
+    return Layer(packed.diff_id, packed.descriptor)
+
+
+def _packed(store: Store, snapshot: str, options: LayerOptions, *, came: bool) -> PackedLayer:
+    """A layer from its tree; the times of one that ``came`` with an image stay."""
+    _, lowers = store.snapshots.diff_dir(snapshot)
+    with (
+        layer_changes(store.snapshots, snapshot) as (found, tree),
+        View(lowers, userxattr=store.snapshots.userxattr) as below,
+    ):
+        return pack_changes(
             store.blobs,
-            found,
+            found if options.buildkit else [*root_change(below, tree), *found],
             tree,
             compression=options.compression,
             level=options.level,
-            clamp_s=clamp_s,
+            clamp_s=None if came else options.clamp_s,
+            user_xattrs=not options.buildkit,
         )
-    store.snapshots.set_layer(
-        snapshot, compression=options.variant, diff_id=packed.diff_id, descriptor=packed.descriptor
-    )
-    return Layer(packed.diff_id, packed.descriptor)
+
+
+def _reencoded(store: Store, snapshot: str, options: LayerOptions) -> PackedLayer | None:
+    """The layer that came with an image in another compression, its tar as it was; None without its blob."""
+    found = store.snapshots.any_layer(snapshot)
+    if found is None or not store.blobs.has(found[1].digest):
+        return None
+    try:
+        with store.blobs.open(found[1].digest) as file:
+            return repack(store.blobs, file, compression=options.compression, level=options.level)
+    except Unsupported:
+        return None

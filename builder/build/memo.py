@@ -96,6 +96,18 @@ def recall(store: Store, request: BuildRequest, emit: OnEvent) -> BuildResult | 
     if data is None:
         return None
     known = json.loads(data)
+    from builder.oci.digest import Digest
+
+    with store.hold() as hold:
+        # Held first: what is seen to be there afterwards stays until it has its names.
+        if not hold.blob(Digest.parse(known["manifest"]["digest"])):
+            return None
+        return _recalled(store, request, known, emit, started_ns)
+
+
+def _recalled(
+    store: Store, request: BuildRequest, known: dict[str, Any], emit: OnEvent, started_ns: int
+) -> BuildResult | None:
     if not (
         _files_hold(known["files"])
         and _bases_hold(store, known["bases"])

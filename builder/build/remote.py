@@ -18,6 +18,7 @@ from builder.cache.store import Store
 from builder.cache.treewriter import Writer
 from builder.cache.types import CacheRecord
 from builder.exporter.times import rfc3339
+from builder.frontend.redact import redact
 from builder.llb.gitref import GitRef
 from builder.llb.ops import SourceOp
 from builder.oci.digest import Digest
@@ -220,6 +221,7 @@ def _snapshot_once(
     record_type: str = "regular",
 ) -> str:
     """The snapshot of ``key``: the one there is, or a new one that ``fill`` fills; one process makes it."""
+    name = redact(name)
     with store.lock(f"source-{key}", on_wait=cancel.check):
         known = store.records.lookup(key)
         if known is not None and known.outputs[0]:

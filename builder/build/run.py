@@ -242,6 +242,7 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
             images.append(built if attesting is None else attesting.add(built, conversion, result, env))
         if caches is not None:
             caches.solved([conversion.definition for conversion in conversions], env.sources)
+        cached: dict[str, object] = {}
         results = export_all(
             job.store,
             images,
@@ -253,8 +254,8 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
             stdout=request.stdout,
             squash=request.squash,
             inline=caches.inline_texts if caches is not None else lambda _: (),
+            beside=partial(_export_caches, caches, makers, LayerOptions.of(outputs[0]), cached),
         )
-        cached = caches.export(makers, epoch=outputs[0].epoch) if caches is not None else {}
     metadata = {**_metadata(results), **cached}
     if len(platforms) == 1 and len(results) == 1:
         learn(
@@ -284,6 +285,17 @@ def _build(job: _Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Buil
         total_steps=sum(result.total_steps for result in solved),
         bases=resolver.bases(),
     )
+
+
+def _export_caches(
+    caches: BuildCaches | None,
+    makers: dict[LayerOptions, LayerMaker],
+    own: LayerOptions,
+    told: dict[str, object],
+) -> None:
+    """Write the caches, and into ``told`` what is said about them."""
+    if caches is not None:
+        told.update(caches.export(makers, own))
 
 
 def _attest(request: BuildRequest) -> AttestRequest | None:
@@ -461,8 +473,14 @@ def _outputs(request: BuildRequest) -> tuple[OutputSpec, ...]:
     if _multi_platform(request):
         asked = tuple(replace(spec, indexed=True) for spec in asked)
     return tuple(
-        spec if spec.names or spec.type in TREE_OUTPUTS else replace(spec, names=names) for spec in asked
+        spec if spec.type in TREE_OUTPUTS else replace(spec, names=_names(spec, names)) for spec in asked
     )
+
+
+def _names(spec: OutputSpec, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """An output's own names; ``*`` among them stands for those of ``-t`` (EXP-03)."""
+    own = tuple(name for name in spec.names if name != "*")
+    return own if own == spec.names and own else (*own, *tags)
 
 
 def _makers(job: _Job, outputs: tuple[OutputSpec, ...], stack: ExitStack) -> dict[LayerOptions, LayerMaker]:

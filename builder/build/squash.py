@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builder.cache.differ import compare
+from builder.cache.differ import compare, root_change
 from builder.cache.pack import pack_changes
 from builder.cache.store import Store
 from builder.cache.tree import View
@@ -21,17 +21,19 @@ def squashed(store: Store, image: BuiltImage, spec: OutputSpec) -> BuiltImage:
     snapshots = store.snapshots
     chain = tuple(reversed(snapshots.chain(image.snapshot)))
     base = chain[len(kept) - 1].id if kept else None
+    exact = spec.buildkit_layers
     with (
         View(snapshots.layers(base), userxattr=snapshots.userxattr) as before,
         View(snapshots.layers(image.snapshot), userxattr=snapshots.userxattr) as after,
     ):
         packed = pack_changes(
             store.blobs,
-            compare(before, after),
+            [*([] if exact else root_change(before, after)), *compare(before, after)],
             after,
             compression=spec.compression,
             level=spec.compression_level,
             clamp_s=spec.epoch if spec.rewrite_timestamp else None,
+            user_xattrs=not exact,
         )
     layer = LayerRef(diff_id=packed.diff_id, descriptor=packed.descriptor, created=merged[-1].created)
     history = [

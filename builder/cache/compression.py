@@ -73,7 +73,9 @@ def media_type(name: str) -> str:
 def check_name(name: str) -> Name:
     """``name`` when we can compress so; InvalidValue otherwise."""
     if name not in _MEDIA_TYPES:
-        raise InvalidValue(f"unsupported layer compression {name!r}", hint="gzip, zstd, estargz or uncompressed")
+        raise InvalidValue(
+            f"unsupported layer compression {name!r}", hint="gzip, zstd, estargz or uncompressed"
+        )
     return cast("Name", name)
 
 
@@ -104,14 +106,14 @@ def _gzip_compressor(level: int | None) -> Compressor:
     return zlib.compressobj(6 if level is None else level, zlib.DEFLATED, _GZIP_FORMAT)
 
 
-def appended(packer: Compressor) -> bytes:
+def appended_by(packer: Compressor) -> bytes:
     """What a compressor added to the data by itself, in the clear; known after ``flush``."""
-    return getattr(packer, "appended", b"")
+    return cast("bytes", getattr(packer, "appended", b""))
 
 
-def annotations(packer: Compressor) -> tuple[tuple[str, str], ...]:
+def annotations_of(packer: Compressor) -> tuple[tuple[str, str], ...]:
     """What a layer's descriptor says about the compressor's work; known after ``flush``."""
-    return getattr(packer, "annotations", ())
+    return cast("tuple[tuple[str, str], ...]", getattr(packer, "annotations", ()))
 
 
 def engine(name: str, level: int | None = None) -> str:

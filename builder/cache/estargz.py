@@ -1,9 +1,9 @@
 """eStargz: a gzip layer whose files can be read one by one (CMPR-01).
 
-Every file's content begins a gzip member of its own, or several (one per 4 MiB). Behind the tar's end
-follow a table of contents as one more tar entry, ``stargz.index.json``, and a footer of 51 bytes that says where
-it begins. Any gzip and tar reader sees the tar that went in and stops at its end. Only what a tar reader gets
-to see of entries is read here; the bytes of the tar stay as they are.
+Every file's content begins a gzip member of its own, or several (one per 4 MiB). Behind the tar's end come
+a table of contents as one more tar entry, ``stargz.index.json``, and a footer of 51 bytes that says where
+that begins. Any gzip and tar reader sees the tar that went in, whose bytes stay as they are, and stops at its
+end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Unsupported(PybuildError):
 class EStargz:
     """A compressor (``compression.Compressor``) over the bytes of one tar.
 
-    After ``flush``, ``appended`` is what was added to the tar and ``annotations`` go to the layer's descriptor.
+    After ``flush``, ``appended`` is what was added to the tar; ``annotations`` go to the layer's descriptor.
     """
 
     def __init__(self, member: Callable[[], Any]) -> None:
@@ -133,7 +133,9 @@ class EStargz:
         if flag in _EXTENDED:
             return self._extended(flag, size)
         if flag not in _KINDS or any(key.startswith("GNU.sparse.") for key in self._extra):
-            raise Unsupported(f"a layer holds an entry of type {chr(flag)!r}, which eStargz does not describe")
+            raise Unsupported(
+                f"a layer holds an entry of type {chr(flag)!r}, which eStargz does not describe"
+            )
         self._take(_BLOCK)
         self._entry(block, _KINDS[flag], decimal_of(self._extra, "size", size))
         self._extra, self._long = {}, {}

@@ -83,13 +83,17 @@ class ImageStore:
         self.write_index()
         return True
 
-    def remove(self, image_id: Digest | str) -> tuple[str, ...]:
+    def remove(self, image_id: Digest | str, *, tagged: bool = True) -> tuple[str, ...]:
         """Forget an image and its names, which are returned; its content goes with the next prune.
 
-        NoSuchImage when no image has that id.
+        NoSuchImage when no image has that id, or, without ``tagged``, when it has a tag after all: somebody
+        may have given it one this moment.
         """
         with self._db.write() as tx:
             rows = tx.execute("SELECT manifest FROM images WHERE id=?", (str(image_id),)).fetchall()
+            if not tagged:
+                tag = "SELECT 1 FROM image_names WHERE manifest=? AND ref NOT LIKE '%@%'"
+                rows = [row for row in rows if tx.execute(tag, row).fetchone() is None]
             if not rows:
                 raise NoSuchImage(f"no such image: {image_id}")
             names: list[str] = []
@@ -114,7 +118,7 @@ class ImageStore:
         row = self._db.one(
             "SELECT manifest, id, descriptor, created_ns FROM images WHERE manifest=?", (manifest,)
         )
-        return None if row is None else self._image(row)
+        return None if row is None else self._present(row)
 
     def identify(self, descriptor: Descriptor) -> Digest:
         """The image id: the digest of the config for this machine's platform (else of the first one
@@ -165,7 +169,7 @@ class ImageStore:
     def list(self) -> tuple[StoredImage, ...]:
         """Every image, newest first."""
         sql = "SELECT manifest, id, descriptor, created_ns FROM images ORDER BY created_ns DESC"
-        return tuple(self._image(row) for row in self._db.all(sql))
+        return tuple(image for row in self._db.all(sql) if (image := self._present(row)) is not None)
 
     def _replace_index(self, entries: Sequence[dict[str, Any]]) -> None:
         from builder.cache.staging import claim_file
@@ -229,6 +233,15 @@ class ImageStore:
                 hint="give more digits",
             )
         return str(rows[0][1]) if rows else None
+
+    def _present(self, row: Row) -> StoredImage | None:
+        """The image of a row; None when another process removes it this moment. BlobMissing."""
+        try:
+            return self._image(row)
+        except BlobMissing:
+            if self._db.one("SELECT 1 FROM images WHERE manifest=?", (row[0],)) is None:
+                return None
+            raise
 
     def _image(self, row: Row) -> StoredImage:
         manifest, image_id, descriptor, created_ns = row

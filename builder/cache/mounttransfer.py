@@ -55,6 +55,7 @@ def import_mount(store: Store, mount_id: str, stream: Readable, *, replace: bool
     StoreError when there is one with this id: with ``replace`` only when a step uses it.
     """
     from builder.cache.extract import apply
+    from builder.cache.tarfields import BadArchive
     from builder.cache.treewriter import Writer
 
     mount_id = mount_id if "/" in mount_id else f"/{mount_id}"

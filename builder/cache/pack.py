@@ -21,12 +21,12 @@ from builder.cache.compression import (
     Compressor,
     Decompressor,
     Readable,
-    annotations,
-    appended,
+    annotations_of,
+    appended_by,
     compressor,
     media_type,
 )
-from builder.cache.differ import Change, changes, root_change
+from builder.cache.differ import Change, changes
 from builder.cache.layer import pack
 from builder.cache.tree import SourceTree, View
 from builder.oci.descriptor import Descriptor
@@ -73,20 +73,12 @@ def pack_layer(
     clamp_s: int | None = None,
     user_xattrs: bool = True,
 ) -> PackedLayer:
-    """Pack what an upper directory changes in the layers below it, topmost first.
-
-    ``user_xattrs=False`` makes the layer that the reference makes: it loses the user's attributes and what was
-    changed of the root directory (LAY-01, LAY-05).
-    """
+    """Pack what an upper directory changes in the layers below it, topmost first."""
     found = changes(upper, lowers, userxattr=userxattr)
-    with (
-        View([upper, *lowers], userxattr=userxattr) as source,
-        View(lowers, userxattr=userxattr) as below,
-    ):
-        root = root_change(below, source) if user_xattrs else []
+    with View([upper, *lowers], userxattr=userxattr) as source:
         return pack_changes(
             blobs,
-            [*root, *found],
+            found,
             source,
             compression=compression,
             level=level,
@@ -136,7 +128,7 @@ def _packed(
             diff_id = stream.finish()
         digest, size = sink.commit()
     descriptor = Descriptor(
-        media_type=media_type(compression), digest=digest, size=size, annotations=annotations(packer)
+        media_type=media_type(compression), digest=digest, size=size, annotations=annotations_of(packer)
     )
     return PackedLayer(diff_id=diff_id, descriptor=descriptor, size=stream.size)
 
@@ -184,7 +176,7 @@ class _Stream:
         if self._error is not None:
             raise self._error
         self._sink.write(self._packer.flush())
-        more = appended(self._packer)
+        more = appended_by(self._packer)
         self._hash.update(more)
         self.size += len(more)
         return DiffId(Digest("sha256", self._hash.hexdigest()))

@@ -49,6 +49,8 @@ def create(store: Store, request: CreateRequest) -> Container:
     container_id = names.new_id()
     directory = store.root / "containers" / container_id
     with store.hold() as hold:
+        if not hold.blob(image.manifest.digest):  # somebody has just removed it
+            raise NoSuchImage(f"No such image: {request.image}", hint="pull or build it first")
         snapshot = _unpacked(store, image, hold)
         entries = _mounts(store, request, image, snapshot)
         init = initlayer.prepare(store, hold, snapshot, document.mount_points(entries))

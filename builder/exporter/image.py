@@ -20,6 +20,7 @@ from builder.oci.descriptor import (
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
+    distributable,
     to_docker,
     to_oci,
 )
@@ -55,11 +56,13 @@ def assemble(
     base_history: int = 0,
     now_ns: int | None = None,
     inline_cache: str | None = None,
+    nondist: bool = False,
 ) -> ImageResult:
     """Make config and manifest for ``layers`` (lowest first) and put both into ``store.blobs``.
 
     The config's diff ids, history and times are patched (EXP-07, EXP-08); ``inline_cache`` is the JSON text
-    of ``moby.buildkit.cache.v0``. Raises ExportError for a config without os or architecture.
+    of ``moby.buildkit.cache.v0``; ``nondist`` keeps non-distributable layers what they are. Raises
+    ExportError for a config without os or architecture.
     """
     patched = patch_config(config, layers, epoch=epoch, base_history=base_history, now_ns=now_ns)
     if inline_cache is not None:
@@ -71,7 +74,7 @@ def assemble(
     chosen = for_platform(annotations, patched.platform)
     manifest = Manifest(
         config=descriptor,
-        layers=tuple(clean_layer(layer.descriptor, oci=oci) for layer in layers),
+        layers=tuple(clean_layer(layer.descriptor, oci=oci, nondist=nondist) for layer in layers),
         media_type=OCI_MANIFEST if oci else DOCKER_MANIFEST,
         annotations=pairs_of(chosen, "manifest"),
     )
@@ -143,12 +146,18 @@ def patch_config(
     )
 
 
-def clean_layer(descriptor: Descriptor, *, oci: bool) -> Descriptor:
+def clean_layer(descriptor: Descriptor, *, oci: bool, nondist: bool = False) -> Descriptor:
     """The layer as a manifest names it: type of the right family, our own annotations gone (CMPR-02,
-    CMPR-03)."""
+    CMPR-03).
+
+    Without ``nondist`` a layer that was not to be distributed becomes an ordinary one and is pushed.
+    """
     kept = tuple((key, value) for key, value in descriptor.annotations if not key.startswith(_INTERNAL))
-    media_type = to_oci(descriptor.media_type) if oci else to_docker(descriptor.media_type)
-    return replace(descriptor, media_type=media_type, annotations=kept, platform=None)
+    media_type, urls = descriptor.media_type, descriptor.urls
+    if not nondist:
+        media_type, urls = distributable(media_type), ()
+    media_type = to_oci(media_type) if oci else to_docker(media_type)
+    return replace(descriptor, media_type=media_type, annotations=kept, urls=urls, platform=None)
 
 
 def for_platform(annotations: Iterable[Annotation], platform: Platform) -> tuple[Annotation, ...]:
@@ -172,5 +181,5 @@ def check_annotations(
     for item in annotations:
         if item.platform is not None and normalize_platform(item.platform) not in known:
             raise ExportError(f"invalid annotation: no platform {item.platform} found in source")
-        if item.target.startswith("index") and not indexed and item.target == "index":
+        if item.target.startswith("index") and not indexed:
             raise ExportError("index annotations not supported for single platform export")

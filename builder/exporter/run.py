@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from builder.attest.types import Attestation
 from builder.cache.store import Store
 from builder.errors import ExportError, RegistryError, UsageError
 from builder.exporter import archive, destination
@@ -56,16 +58,20 @@ def export(
     epoch: int | None = None,
     now_ns: int | None = None,
     inline_cache: Sequence[str | None] = (),
+    later: list[Callable[[], None]] | None = None,
 ) -> ExportResult:
     """Write ``images`` (one per platform, in the order asked for) to where ``spec`` says.
 
     ``epoch`` is the build's; the one of ``spec`` wins (RPR-01). ``inline_cache`` goes into the configs, in
-    the order of ``images``. Raises ExportError, UsageError, StoreError, RegistryError.
+    the order of ``images``. A push is put into ``later``, for when all else has gone well (EXP-13). Raises
+    ExportError, UsageError, StoreError, RegistryError.
     """
     import time
 
     if not images:
         raise ExportError("there is nothing to export")
+    if len({image.platform for image in images}) < len(images):
+        raise ExportError("unable to export multiple refs, missing platforms mapping")
     epoch = spec.epoch if spec.epoch is not None else epoch
     now_ns = time.time_ns() if now_ns is None else now_ns
     steps = Steps(on_event, vertex)
@@ -81,7 +87,10 @@ def export(
     if spec.type == "image":
         named = _name(store, made, spec, names, steps)
         if spec.push or spec.push_by_digest:
-            _push(store, made, spec, names, steps, registry)
+            if not names:
+                raise UsageError("tag is needed when pushing to registry", hint="give a name")
+            push = partial(_push, store, made, spec, names, steps, registry)
+            push() if later is None else later.append(push)
     else:
         created = rfc3339(epoch * 1_000_000_000 if epoch is not None else now_ns)
         _export_archive(store, made, spec, names, steps, stdout, created)
@@ -101,7 +110,7 @@ def assemble_all(
     names: Sequence[Reference] = (),
 ) -> Assembled:
     """Configs, manifests and, for several platforms, attestations or where asked for, an index (EXP-05)."""
-    attested = _attested(images, spec)
+    attested, spec = _attested(images, spec)
     indexed = spec.indexed or len(images) > 1 or attested
     check_annotations(spec.annotations, [image.platform for image in images], indexed=indexed)
     made: list[ImageResult] = []
@@ -120,6 +129,7 @@ def assemble_all(
                 base_history=image.base_history,
                 now_ns=now_ns,
                 inline_cache=inline_cache[number] if number < len(inline_cache) else None,
+                nondist=spec.prefer_nondist,
             )
         steps.done(f"exporting manifest {result.manifest.digest}")
         steps.done(f"exporting config {result.config.digest}")
@@ -128,10 +138,10 @@ def assemble_all(
         return Assembled(root=made[0].manifest, images=tuple(made), indexed=False)
     notes: list[Descriptor] = []
     for image, result in zip(images, made, strict=True) if attested else ():
-        if image.attestations:
+        if told := _told(image, spec):
             from builder.exporter.attestations import attestation_manifest
 
-            note = attestation_manifest(store, result, image.attestations, names, artifact=spec.oci_artifact)
+            note = attestation_manifest(store, result, told, names, artifact=spec.oci_artifact)
             steps.done(f"exporting attestation manifest {note.digest}")
             notes.append(note)
     root = assemble_index(
@@ -141,13 +151,21 @@ def assemble_all(
     return Assembled(root=root, images=tuple(made), indexed=True)
 
 
-def _attested(images: Sequence[BuiltImage], spec: OutputSpec) -> bool:
-    """Whether attestations go with the images; docker's archives have no place for them."""
-    if spec.type == "docker" or not any(image.attestations for image in images):
-        return False
+def _attested(images: Sequence[BuiltImage], spec: OutputSpec) -> tuple[bool, OutputSpec]:
+    """Whether attestations go with the images, and what comes of the types; docker's archives have no place
+    for them."""
+    if spec.type == "docker" or not any(_told(image, spec) for image in images):
+        return False, spec
+    if spec.oci_if_attested:
+        return True, replace(spec, oci_mediatypes=True)
     if not spec.oci_mediatypes:
         raise ExportError('cannot export attestations with "oci-mediatypes=false"')
-    return True
+    return True, spec
+
+
+def _told(image: BuiltImage, spec: OutputSpec) -> tuple[Attestation, ...]:
+    """The attestations of an image that this output wants."""
+    return tuple(note for note in image.attestations if spec.attestation_inline or not note.inline_only)
 
 
 def _rewrite(
@@ -174,14 +192,14 @@ def _name(
     if spec.name_canonical:
         shown += [f"{name.name}@{made.root.digest}" for name in names]
     if spec.dangling_prefix and not (spec.dangling_empty_only and names):
-        shown.append(f"{spec.dangling_prefix}@{made.root.digest}")
+        shown.append(f"{Reference.parse(spec.dangling_prefix).name}@{made.root.digest}")
     if not spec.store:
         return tuple(shown)
-    if not names:
+    if not shown:
         store.images.add(made.root)
-    for name in names:
-        with steps.step(f"naming to {name}"):
-            store.images.tag(str(name), made.root)
+    for text in shown:
+        with steps.step(f"naming to {text}"):
+            store.images.tag(text, made.root)
     return tuple(shown)
 
 
@@ -197,8 +215,6 @@ def _push(
     from builder.registry.client import client_for
     from builder.registry.push import push
 
-    if not names:
-        raise UsageError("tag is needed when pushing to registry", hint="give a name")
     for name in names:
         if spec.push_by_digest and name.tag not in (None, "latest"):
             raise ExportError(f"can't push tagged ref {name} by digest")

@@ -35,7 +35,8 @@ class Annotation:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
     """One output. ``dest`` is a path, or ``-`` for standard output; ``indexed`` asks for an index even of one
-    image; ``extra`` keeps attributes we do not know.
+    image; ``extra`` keeps attributes we do not know. ``oci_if_attested`` lets attestations choose the media
+    types, ``buildkit_layers`` makes layers to the byte as BuildKit does.
     """
 
     type: Kind
@@ -61,7 +62,11 @@ class OutputSpec:
     mode: Literal["copy", "delete"] = "copy"
     indexed: bool = False
     oci_artifact: bool = True
+    oci_if_attested: bool = False
+    attestation_inline: bool = True
     attestation_prefix: str = ""
+    prefer_nondist: bool = False
+    buildkit_layers: bool = False
     extra: Pairs = ()
 
     @classmethod
@@ -97,6 +102,7 @@ class OutputSpec:
                 f"unsupported output type {kind!r}", hint=f"known: {', '.join(get_args(Kind))}, registry"
             )
         spec = cls(type=kind, push=push, oci_mediatypes=kind != "docker")  # type: ignore[arg-type]
+        spec = _as_of(spec, values)
         for key, value in values.items():
             spec = _with_attr(spec, key, value)
         if "oci-artifact" in values and spec.oci_artifact and not spec.oci_mediatypes:
@@ -118,8 +124,6 @@ def _with_attr(spec: OutputSpec, key: str, value: str) -> OutputSpec:
                 raise UsageError(
                     f"unsupported layer compression type {value!r}", hint=", ".join(_COMPRESSIONS)
                 )
-            if value == "estargz":
-                raise UsageError("compression estargz is not supported", hint="use gzip or zstd")
             return replace(spec, compression=value)
         case "compression-level":
             return replace(spec, compression_level=_integer(key, value))
@@ -144,6 +148,21 @@ def _with_attr(spec: OutputSpec, key: str, value: str) -> OutputSpec:
     return replace(spec, extra=(*spec.extra, (key, value)))
 
 
+def _as_of(spec: OutputSpec, values: dict[str, str]) -> OutputSpec:
+    """The defaults of ``compatibility-version``: 30 is today, 20 and 10 wrote Docker's types (EXP-15)."""
+    text = values.pop("compatibility-version", "30")
+    version = _integer("compatibility-version", text)
+    if version not in (10, 20, 30):
+        raise UsageError(f"unsupported compatibility-version {version}", hint="want 10, 20 or 30")
+    if version == 10 and values.get("compression") == "zstd":
+        raise UsageError("compression zstd needs compatibility-version 20 or 30")
+    if version == 30 or spec.type != "image":
+        return spec
+    if "oci-mediatypes" not in values:
+        spec = replace(spec, oci_mediatypes=False, oci_if_attested=True)
+    return replace(spec, oci_artifact=False)
+
+
 _BOOLEANS = {
     "push": "push",
     "push-by-digest": "push_by_digest",
@@ -159,21 +178,24 @@ _BOOLEANS = {
     "dangling-name-empty-only": "dangling_empty_only",
     "platform-split": "platform_split",
     "oci-artifact": "oci_artifact",
+    "attestation-inline": "attestation_inline",
+    "prefer-nondist-layers": "prefer_nondist",
+    "buildkit-layers": "buildkit_layers",
 }
 
 
 def _checked(spec: OutputSpec, *, explicit_types: bool) -> OutputSpec:
-    if spec.compression == "zstd" and not spec.oci_mediatypes:
+    if spec.compression in ("zstd", "estargz") and not spec.oci_mediatypes:
         if explicit_types:
             raise UsageError(
                 f'exporter option "compression={spec.compression}" conflicts with "oci-mediatypes=false"'
             )
         spec = replace(spec, oci_mediatypes=True)
-    limit = {"gzip": 9, "zstd": 22}.get(spec.compression)
+    limit = {"gzip": 9, "estargz": 9, "zstd": 22}.get(spec.compression)
     if spec.compression_level is not None and limit is not None and not 0 <= spec.compression_level <= limit:
         raise UsageError(f"compression level of {spec.compression} must be from 0 to {limit}")
     if spec.annotations and spec.type in ("image", "oci", "docker") and not spec.oci_mediatypes:
-        if explicit_types or spec.type != "docker":
+        if explicit_types:
             raise UsageError('cannot export annotations with "oci-mediatypes=false"')
         spec = replace(spec, oci_mediatypes=True)
     if spec.rewrite_timestamp and spec.unpack:

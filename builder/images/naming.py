@@ -8,7 +8,7 @@ from typing import Literal
 
 from builder.cache.store import Store
 from builder.cache.types import StoredImage
-from builder.errors import InvalidValue, StoreError
+from builder.errors import InvalidValue, NoSuchImage, StoreError
 from builder.images.select import find
 from builder.oci.digest import Digest
 from builder.oci.reference import Reference
@@ -126,7 +126,10 @@ def _remove_id(
 
 
 def _delete(store: Store, image: StoredImage) -> list[RemovedLine]:
-    store.images.remove(image.id)
+    try:
+        store.images.remove(image.id, tagged=False)
+    except NoSuchImage:
+        return []
     store.events.add("image", "delete", str(image.id), {})
     return [RemovedLine("Deleted", str(image.id))]
 

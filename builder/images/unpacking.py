@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from builder.cache.estargz import SIZE_ANNOTATION, TOC_ANNOTATION
 from builder.cache.extract import apply
 from builder.cache.holds import Hold
 from builder.cache.store import Store
@@ -18,6 +19,8 @@ from builder.oci.platform import Platform
 from builder.solver.progress import OnEvent
 
 SIZE_DOC = "layer-size"
+_KEPT = (TOC_ANNOTATION, SIZE_ANNOTATION)
+"""Annotations of a layer that hold for its blob wherever it goes (CMPR-01)."""
 
 
 def unpack(
@@ -107,7 +110,13 @@ def _set_layer(store: Store, snapshot: str, diff_id: DiffId, layer: Descriptor) 
         snapshot,
         compression=layer_compression(layer.media_type),
         diff_id=diff_id,
-        descriptor=Descriptor(media_type=layer.media_type, digest=layer.digest, size=layer.size),
+        descriptor=Descriptor(
+            media_type=layer.media_type,
+            digest=layer.digest,
+            size=layer.size,
+            urls=layer.urls,
+            annotations=tuple(pair for pair in layer.annotations if pair[0] in _KEPT),
+        ),
     )
 
 

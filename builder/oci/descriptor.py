@@ -25,7 +25,12 @@ DOCKER_LAYER_ZSTD = DOCKER_LAYER + ".zstd"
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 
+_NONDIST = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 _TO_DOCKER = {
+    _NONDIST: _FOREIGN,
+    f"{_NONDIST}+gzip": f"{_FOREIGN}.gzip",
+    f"{_NONDIST}+zstd": f"{_FOREIGN}.zstd",
     OCI_MANIFEST: DOCKER_MANIFEST,
     OCI_INDEX: DOCKER_INDEX,
     OCI_CONFIG: DOCKER_CONFIG,
@@ -44,6 +49,11 @@ def to_docker(media_type: str) -> str:
 def to_oci(media_type: str) -> str:
     """The OCI name of a Docker media type; others unchanged."""
     return _TO_OCI.get(media_type, media_type)
+
+
+def distributable(media_type: str) -> str:
+    """The type of an ordinary layer for one that is not to be pushed; others unchanged."""
+    return media_type.replace(_NONDIST, OCI_LAYER).replace(_FOREIGN, DOCKER_LAYER)
 
 
 def layer_compression(media_type: str) -> str:

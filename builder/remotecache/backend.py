@@ -30,6 +30,9 @@ from builder.remotecache.spec import CacheSpec
 KINDS = {
     "registry": "builder.remotecache.registry",
     "local": "builder.remotecache.local",
+    "s3": "builder.remotecache.s3",
+    "azblob": "builder.remotecache.azblob",
+    "gha": "builder.remotecache.gha",
 }
 Say = Callable[[str], None]
 """Takes the name of something that was done, for the progress display."""
@@ -64,6 +67,8 @@ class CacheExporter(Protocol):
 
     name: str
     """The name of the step, like ``exporting cache to registry``."""
+    workers: int
+    """How many blobs it takes at once."""
 
     def load(self, say: Say) -> tuple[CacheConfig, ...]:
         """What an earlier export left there, to be merged with ours; () when there is nothing."""

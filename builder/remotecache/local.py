@@ -42,6 +42,7 @@ class LocalCache:
     """A directory with caches by tag."""
 
     name = "exporting cache to client directory"
+    workers = 1
 
     def __init__(self, spec: CacheSpec, place: str, *, wanted: str) -> None:
         self._spec = spec

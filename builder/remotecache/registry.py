@@ -36,6 +36,7 @@ class RegistryCache:
     """A reference of a registry that holds a cache."""
 
     name = "exporting cache to registry"
+    workers = 1
 
     def __init__(self, spec: CacheSpec, access: Access) -> None:
         try:

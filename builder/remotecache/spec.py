@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.errors import UsageError
 from builder.exporter.types import csv_fields
@@ -19,23 +19,32 @@ class CacheSpec:
     """A place for caches: its kind, and attributes in the order given."""
 
     type: str
-    attrs: Pairs = ()
+    attrs: Pairs = field(default=(), repr=False)
+    """Some are secrets: they appear in no message."""
 
     @classmethod
     def parse(cls, text: str) -> tuple[CacheSpec, ...]:
         """Read buildx' form: ``type=local,src=x``, or references of registries. Raises UsageError."""
-        fields = [field for field in csv_fields(text, "cache") if field.strip()]
+        try:
+            fields = [field for field in csv_fields(text, "cache") if field.strip()]
+        except UsageError:
+            raise UsageError(
+                f"invalid cache {shown(text)!r}", hint="quote a value that has a comma"
+            ) from None
         if fields and all("=" not in field for field in fields):
             return tuple(cls(type="registry", attrs=(("ref", field.strip()),)) for field in fields)
         attrs: dict[str, str] = {}
         for field in fields:
             key, equals, value = field.partition("=")
             if not equals:
-                raise UsageError(f"invalid value {field!r} in cache {text!r}", hint="want key=value")
+                stray = field if shown(text) == text else "***"  # a secret may have had a comma
+                raise UsageError(f"invalid value {stray!r} in cache {shown(text)!r}", hint="want key=value")
             attrs[key.strip().lower()] = value
         kind = attrs.pop("type", "")
         if not kind:
-            raise UsageError(f"type required in cache {text!r}", hint="for example type=registry,ref=NAME")
+            raise UsageError(
+                f"type required in cache {shown(text)!r}", hint="for example type=registry,ref=NAME"
+            )
         return (cls(type=kind, attrs=tuple(attrs.items())),)
 
     def attr(self, key: str, default: str = "") -> str:
@@ -77,6 +86,12 @@ class CacheSpec:
         if re.fullmatch(r"[0-9]{1,3}", value) is None:
             raise UsageError(f"invalid compression-level {value!r}", hint="want a whole number")
         return int(value)
+
+
+def shown(text: str) -> str:
+    """A cache as it was given, without the values that are secrets: from the first one on nothing is shown."""
+    found = re.search(r"(?i)(secret_access_key|token)\s*=", text)
+    return f"{text[: found.end()]}***" if found else text
 
 
 def parse_all(texts: Iterable[str]) -> tuple[CacheSpec, ...]:

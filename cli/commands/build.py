@@ -229,8 +229,8 @@ def request_from(app: App, args: Args) -> BuildRequest:
         pull=args.on("pull"),
         outputs=outputs,
         build_contexts=tuple(pair(item, "build context") for item in args.many("build-context")),
-        cache_from=_caches(args.many("cache-from")),
-        cache_to=_caches(args.many("cache-to")),
+        cache_from=_caches(args.many("cache-from"), settings),
+        cache_to=_caches(args.many("cache-to"), settings),
         secrets=tuple(options.read_secret(item, settings) for item in args.many("secret")),
         ssh=options.ssh_agents(args, settings, app.at_end),
         extra_hosts=options.extra_hosts(args.many("add-host")),
@@ -271,12 +271,13 @@ def _llb(app: App, args: Args) -> bytes | None:
     return definition_of(app, args)
 
 
-def _caches(texts: tuple[str, ...]) -> tuple[CacheSpec, ...]:
+def _caches(texts: tuple[str, ...], settings: Settings) -> tuple[CacheSpec, ...]:
     if not texts:
         return ()
     from builder.remotecache.spec import parse_all
+    from builder.remotecache.surroundings import completed
 
-    return parse_all(texts)
+    return completed(parse_all(texts), settings.env)
 
 
 def _policies(args: Args, settings: Settings) -> tuple[Policy, ...]:

@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.root, pytest.mark.linux]
 
 def hammer(pybuild: Runner, busybox: Path, processes: int, seconds: float) -> None:
     pybuild.load(busybox)
-    pybuild.run("create", "--name", "keeps-the-base", "busybox")
     seed = int(os.environ.get("PYBUILD_TEST_SEED", time.time_ns() % 1_000_000))
     sys.stderr.write(f"PYBUILD_TEST_SEED={seed}\n")
     workers = [
@@ -39,12 +38,10 @@ def hammer(pybuild: Runner, busybox: Path, processes: int, seconds: float) -> No
             continue
         wrong += [json.dumps(line) for line in lines[:-1]]
         done += lines[-1]["done"]
-    assert not wrong, "\n".join(wrong[:20])
+    assert not wrong, "\n".join(wrong[:5])
     assert done >= processes
     pybuild.run("debug", "fsck")
     assert not mounts_below(pybuild.root)
-    assert not [path for path in (pybuild.root / "containers").iterdir() if "keeps" not in path.name][1:]
-    pybuild.run("rm", "keeps-the-base")
     pybuild.run("system", "prune", "-af")
     pybuild.run("debug", "fsck")
 

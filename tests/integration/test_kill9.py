@@ -25,7 +25,8 @@ def survive(pybuild: Runner, debian: Path, tmp_path: Path, kills: int) -> None:
 
     def build(runner: Runner, name: str) -> dict[str, object]:
         dest = tmp_path / f"{name}.tar"
-        runner.build(EXAMPLE, "-t", "victim", "--output", f"type=oci,dest={dest}", env=EPOCH)
+        output = f"type=oci,dest={dest},rewrite-timestamp=true"
+        runner.build(EXAMPLE, "-t", "victim", "--output", output, env=EPOCH)
         return read_oci(dest).config
 
     reference = Runner(tmp_path / "reference" / "root")

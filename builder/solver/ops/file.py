@@ -21,35 +21,74 @@ def run_file(vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: S
     """Carry out the actions of a file op. Raises PathNotFound, SolveError, StoreError."""
     op = vertex.op
     assert isinstance(op, FileOp)
-    made: dict[int, Active] = {}
 
-    def writer(position: int) -> Writer:
-        parent = None
-        if position >= 0:
-            edge = vertex.inputs[position]
-            parent = results[edge.digest].outputs[edge.index]
-        active = env.store.snapshots.prepare(parent, description=vertex.name)
-        new = Writer(active.upper, active.lowers, userxattr=active.userxattr)
-        stack.enter_context(new)
-        made[id(new)] = active
-        return new
+    def parent(position: int) -> str | None:
+        if position < 0:
+            return None
+        edge = vertex.inputs[position]
+        return results[edge.digest].outputs[edge.index]
 
     with ExitStack() as stack:
         trees = [
             _tree(vertex, position, nodes, results, env, stack) for position in range(len(vertex.inputs))
         ]
+        made = _Snapshots(env, vertex.name, stack)
         try:
-            writers = run_file_op(op, trees, writer, check=env.cancel.check)
-            outputs = tuple(
-                env.store.snapshots.commit(made.pop(id(done)), description=vertex.name).id for done in writers
+            writers = run_file_op(
+                op, trees, lambda at: made.start(parent(at)), check=env.cancel.check, forks=made
             )
+            outputs = tuple(made.commit(done) for done in writers)
         except PathNotFound as error:
             error.name_ref(str(vertex.digest))
             raise
         finally:
-            for active in made.values():
-                env.store.snapshots.discard(active)
+            made.discard()
     return Result(outputs)
+
+
+class _Snapshots:
+    """The trees that a file op makes: active ones by their writers, and what became of those."""
+
+    def __init__(self, env: SolveEnv, description: str, stack: ExitStack) -> None:
+        self._env = env
+        self._store = env.store.snapshots
+        self._description = description
+        self._stack = stack
+        self._active: dict[int, Active] = {}
+        self._committed: dict[int, str] = {}
+
+    def start(self, parent: str | None) -> Writer:
+        """A writer on a new tree."""
+        active = self._store.prepare(parent, description=self._description)
+        made = Writer(active.upper, active.lowers, userxattr=active.userxattr)
+        self._stack.enter_context(made)
+        self._active[id(made)] = active
+        return made
+
+    def commit(self, done: Writer) -> str:
+        """The snapshot of what was written, and of nothing that is written later."""
+        known = self._committed.get(id(done))
+        if known is None:
+            known = self._store.commit(self._active[id(done)], description=self._description).id
+            del self._active[id(done)]
+            self._committed[id(done)] = known
+            self._env.hold.snapshot(known)
+        return known
+
+    def freeze(self, writer: Writer) -> None:
+        self.commit(writer)
+
+    def tree(self, frozen: Writer) -> SourceTree:
+        layers = self._store.layers(self._committed[id(frozen)])
+        return self._stack.enter_context(View(layers, userxattr=self._store.userxattr))
+
+    def writer(self, frozen: Writer) -> Writer:
+        return self.start(self._committed[id(frozen)])
+
+    def discard(self) -> None:
+        """Drop what was not committed."""
+        for active in self._active.values():
+            self._store.discard(active)
 
 
 def _tree(

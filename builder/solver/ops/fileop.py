@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from builder.cache.patterns import has_wildcard
 from builder.cache.selection import find_sources
 from builder.cache.tree import SourceTree, View, clean, split
 from builder.cache.treewriter import Writer
 from builder.errors import GraphError, PathNotFound, PybuildError, SolveError, StoreFull
-from builder.llb.ops import EMPTY, Copy, FileOp, MkDir, MkFile, Rm, Symlink
+from builder.llb.ops import EMPTY, Action, Copy, FileOp, MkDir, MkFile, Rm, Symlink
 from builder.solver.ops.filecopy import Copier
 from builder.solver.ops.owners import find_owner
 
@@ -28,20 +29,38 @@ tree); or the writers themselves, in the order in which chains start.
 """
 
 
+class Forks(Protocol):
+    """Results that several actions go on from, or that are outputs as well."""
+
+    def freeze(self, writer: Writer) -> None:
+        """What was written until now stays as it is."""
+        ...
+
+    def tree(self, frozen: Writer) -> SourceTree:
+        """It as a tree to read."""
+        ...
+
+    def writer(self, frozen: Writer) -> Writer:
+        """A new writer on top of it."""
+        ...
+
+
 def run_file_op(
     op: FileOp,
     inputs: Sequence[SourceTree | None],
     writers: Writers,
     *,
     check: Callable[[], None] | None = None,
+    forks: Forks | None = None,
 ) -> tuple[Writer, ...]:
     """Carry out the actions; gives the writer of every output.
 
     ``inputs`` are the op's input trees, None for an empty one. ``check`` is called now and then and may raise
-    to stop. Raises PathNotFound, SolveError, StoreFull; what was written until then is the caller's to
+    to stop. Without ``forks`` no two actions can go on from the same result (GraphError).
+    Raises PathNotFound, SolveError, StoreFull; what was written until then is the caller's to
     discard.
     """
-    return _Run(op, inputs, writers, check).run()
+    return _Run(op, inputs, writers, check, forks).run()
 
 
 class _Run:
@@ -51,6 +70,7 @@ class _Run:
         inputs: Sequence[SourceTree | None],
         writers: Writers,
         check: Callable[[], None] | None,
+        forks: Forks | None,
     ) -> None:
         self._op = op
         self._inputs = inputs
@@ -59,6 +79,8 @@ class _Run:
         self._check = check
         self._results: list[Writer] = []
         self._used: set[int] = set()
+        self._forks = forks
+        self._shared = _used_again(op, len(inputs))
 
     def run(self) -> tuple[Writer, ...]:
         outputs: dict[int, Writer] = {}
@@ -70,6 +92,8 @@ class _Run:
                 self._act(item.action, item.secondary, writer)
             except OSError as error:
                 raise explain(error) from error
+            if self._forks is not None and len(self._results) in self._shared:
+                self._forks.freeze(writer)
             self._results.append(writer)
             if item.output != EMPTY:
                 outputs[item.output] = writer
@@ -83,16 +107,22 @@ class _Run:
                 return next(self._given)
             assert self._make is not None
             return self._make(position)
+        result = self._results[index]
+        if self._forks is not None:
+            return self._forks.writer(result) if index in self._shared else result
         if index in self._used or self._op.actions[index].output != EMPTY:
-            raise GraphError("file actions that build on the same result twice are not supported")
+            raise GraphError("file actions that build on the same result twice need snapshots")
         self._used.add(index)
-        return self._results[index]
+        return result
 
     def _tree(self, position: int) -> SourceTree | None:
         index = position - len(self._inputs)
         if position < 0:
             return None
-        return self._inputs[position] if index < 0 else self._results[index]
+        if index < 0:
+            return self._inputs[position]
+        result = self._results[index]
+        return self._forks.tree(result) if self._forks and index in self._shared else result
 
     def _act(self, action: Copy | MkFile | MkDir | Rm | Symlink, secondary: int, writer: Writer) -> None:
         match action:
@@ -110,6 +140,22 @@ class _Run:
                 make_link(action, writer, find_owner(action.owner, self._tree) or (0, 0))
             case _:
                 assert_never(action)
+
+
+def _used_again(op: FileOp, inputs: int) -> set[int]:
+    """The actions whose result is used more than once, as an output or by other actions."""
+    uses: Counter[int] = Counter()
+    for number, item in enumerate(op.actions):
+        uses[number] += item.output != EMPTY
+        uses.update(
+            position - inputs for position in (item.input, item.secondary, *_owner_inputs(item.action))
+        )
+    return {number for number, count in uses.items() if number >= 0 and count > 1}
+
+
+def _owner_inputs(action: Action) -> list[int]:
+    owner = None if isinstance(action, Rm) else action.owner
+    return [part.input for part in (owner.user, owner.group) if part and part.name] if owner else []
 
 
 def _time(timestamp_ns: int) -> int | None:

@@ -26,7 +26,7 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
     copies = copies_of(vertex, position)
     content = env.sources.select(op, copies)
     paths = sorted({copy.src.strip("/") for copy in copies})
-    key = keys.source_key("local", f"{content} {paths}")
+    key = keys.source_key("mounted", f"{content} {paths}")
     with env.store.lock(f"local-{key}", on_wait=env.cancel.check):
         known = env.store.records.lookup(key)
         if known is not None and known.outputs[0]:
@@ -37,12 +37,10 @@ def local_snapshot(vertex: Vertex, position: int, node: Node, env: SolveEnv) -> 
         try:
             writer = Writer(active.upper)
             for path in paths:
-                found = tree.lstat(tree.resolve(path)) if tree is not None else None
-                is_dir = found is not None and stat.S_ISDIR(found.st_mode)
                 action = Copy(
                     src=f"/{path}",
                     dest=f"/{path}",
-                    dir_contents=is_dir,
+                    dir_contents=not path,
                     create_dest_path=True,
                     follow_symlink=True,
                 )

@@ -138,7 +138,7 @@ def test_modes(store: Store, registry: Registry, pushed: str, tmp_path: Path) ->
     assert local is not None
     count = len(registry.seen)
     for mode in ("default", "local"):
-        assert images.resolve_image(store, pushed, mode=mode).digest == local.manifest.digest  # type: ignore[arg-type]
+        assert images.resolve_image(store, pushed, mode=mode).digest == local.manifest.digest
     assert len(registry.seen) == count
     assert str(images.resolve_image(store, pushed, mode="pull").digest) == registry.tags["base", "1"]
     with Store.open(tmp_path / "empty") as empty:
