@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from builder.build.conversion import convert_for, options_for
+from builder.build.dockerfiles import load_dockerfile
+from builder.build.job import Job, prepare
 from builder.build.machine import Machine
 from builder.build.offline import OfflineResolver
 from builder.build.request import BuildRequest
 from builder.build.resolver import BuildResolver
-from builder.build.run import _convert, _Job, _options, _platforms, _prepare, load_dockerfile
+from builder.build.targets import platforms_of
 from builder.cache.store import Store
 from builder.frontend.convert import Conversion, Outline, outline
 from builder.frontend.declared import description
@@ -64,9 +67,9 @@ def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
         resolver = OfflineResolver(store, prepared)
         try:
             dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
-            for platform in _platforms(request) or (host_platform(),):
+            for platform in platforms_of(request) or (host_platform(),):
                 all_stages = request.target is None
-                found += _convert(
+                found += convert_for(
                     job, prepared, dockerfile, resolver, platform, all_stages=all_stages
                 ).warnings
         except DockerfileError as problem:
@@ -145,15 +148,15 @@ def parameters(
     With the first mistake of a file that has some (SUB-07).
     """
     with _opened(store, request, on_event) as (job, prepared):
-        options = _options(job, prepared, (_platforms(request) or (host_platform(),))[0])
+        options = options_for(job, prepared, (platforms_of(request) or (host_platform(),))[0])
         resolver = OfflineResolver(store, prepared)
         return _asked(store, prepared, lambda dockerfile: outline(dockerfile, options, resolver))
 
 
 @contextmanager
-def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[tuple[_Job, PreparedContext]]:
+def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[tuple[Job, PreparedContext]]:
     with store.hold() as hold:
-        job = _Job(
+        job = Job(
             store=store,
             request=request,
             emit=on_event,
@@ -162,15 +165,15 @@ def _opened(store: Store, request: BuildRequest, on_event: OnEvent) -> Iterator[
             hold=hold,
             outputs=(),
         )
-        with _prepare(job) as prepared:
+        with prepare(job) as prepared:
             yield job, prepared
 
 
-def _conversions(job: _Job, prepared: PreparedContext) -> tuple[Conversion, ...]:
+def _conversions(job: Job, prepared: PreparedContext) -> tuple[Conversion, ...]:
     dockerfile = load_dockerfile(job.store, prepared.dockerfile, prepared.dockerfile_name)
     resolver = BuildResolver(job.store, job.hold, job.emit, prepared, job.request)
-    platforms = _platforms(job.request) or (host_platform(),)
-    return tuple(_convert(job, prepared, dockerfile, resolver, platform) for platform in platforms)
+    platforms = platforms_of(job.request) or (host_platform(),)
+    return tuple(convert_for(job, prepared, dockerfile, resolver, platform) for platform in platforms)
 
 
 def _no_executor() -> Executor:
