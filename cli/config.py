@@ -144,6 +144,8 @@ def read(path: str) -> dict[str, Any]:
         found = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"config file {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UsageError(f"config file {path}: nested too deeply", code="config-file") from error
     except ValueError as error:
         where = re.search(r" \(at line (\d+), column \d+\)\Z", str(error))
         said = str(error)[: where.start()] if where else str(error)

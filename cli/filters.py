@@ -50,11 +50,11 @@ def boolean(text: str, key: str) -> bool:
     raise UsageError(f"Invalid filter '{key}={text}'", hint="want true or false")
 
 
-def usage_filter(texts: Sequence[str]) -> Predicate:
-    """``--filter`` values over what the build cache keeps (GC-03). Raises UsageError."""
+def usage_filter(texts: Sequence[str], where: str = "") -> Predicate:
+    """Filters over what the build cache keeps (GC-03); ``where`` begins the message. Raises UsageError."""
     from builder.cache.filters import parse_filters
 
     try:
         return parse_filters(texts)
     except InvalidValue as error:
-        raise UsageError(error.message, hint=error.hint) from error
+        raise UsageError(f"{where}{error.message}", hint=error.hint) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from builder.errors import UsageError
+from cli.filters import usage_filter
 from cli.flags import Args, text
 from cli.units import size_bytes
 
@@ -70,12 +71,11 @@ def gc_policies(settings: Settings) -> tuple[Policy, ...] | None:
         return None
     if not config.gc.enabled:
         return ()
-    from builder.cache.filters import parse_filters
     from builder.cache.limits import Policy
 
     found = []
     for rule in config.gc.policies:
-        parse_filters(rule.filters)
+        usage_filter(rule.filters, "gc.policies: ")
         sizes = {
             name: space_bytes(value, f"gc.policies.{name}", settings) if value else 0
             for name, value in zip(_NAMES, (rule.max_used, rule.min_free, rule.reserved), strict=True)

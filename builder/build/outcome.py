@@ -15,6 +15,7 @@ from builder.oci.platform import Platform
 
 
 def image_of(conversion: Conversion, platform: Platform, snapshot: str | None) -> BuiltImage:
+    """What the exporters make an image of."""
     base = conversion.base_config
     return BuiltImage(
         platform=platform,
@@ -25,6 +26,7 @@ def image_of(conversion: Conversion, platform: Platform, snapshot: str | None) -
 
 
 def metadata_of(results: list[ExportResult]) -> dict[str, Any]:
+    """The content of ``--metadata-file`` (EXP-04)."""
     import base64
     import json
 

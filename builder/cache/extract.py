@@ -197,10 +197,14 @@ class _Applier:
                     )
                 parts.pop()
             elif part and part != ".":
-                if len(part) > 63 and len(os.fsencode(part)) > self._limits.name_bytes:
+                if len(part) > 63 and len(os.fsencode(self._named(part))) > self._limits.name_bytes:
                     raise BadArchive(f"{part[:60]!r}…: a file name is too long")
                 parts.append(part)
         return parts
+
+    def _named(self, part: str) -> str:
+        """The file name that a part stands for: the one that goes, in a layer's whiteout."""
+        return part.removeprefix(_WHITEOUT) if self._whiteouts else part
 
     def _root(self, entry: Entry) -> None:
         """The root's own entry may only say what the directory is like."""
@@ -209,8 +213,13 @@ class _Applier:
                 f"the archive's root is not a directory but a {entry.kind}", code="archive-escape"
             )
         path = self._scope.path("")
-        uid, gid = self._owner_of(entry)
+        self._merge(entry, path, *self._owner_of(entry))
+
+    def _merge(self, entry: Entry, path: str, uid: int, gid: int) -> None:
+        """A directory over a directory: a layer says all that is known of it."""
         self._writer.set_meta(path, mode=entry.mode, uid=uid, gid=gid, xattrs=entry.xattrs)
+        if self._whiteouts:
+            self._writer.drop_xattrs(path, entry.xattrs)
         self._times[path] = entry.mtime_ns
 
     def _parent(self, name: str) -> str:
@@ -248,8 +257,7 @@ class _Applier:
         if existing is not None:
             if stat.S_ISDIR(existing.st_mode):
                 if entry.kind == "dir":
-                    self._writer.set_meta(path, mode=entry.mode, uid=uid, gid=gid, xattrs=entry.xattrs)
-                    self._times[path] = entry.mtime_ns
+                    self._merge(entry, path, uid, gid)
                     return
                 self._remove(path)
             elif stat.S_ISLNK(existing.st_mode):

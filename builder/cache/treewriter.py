@@ -248,6 +248,12 @@ class Writer(View):
         wanted = None if stat.S_ISLNK(st.st_mode) else stat.S_IMODE(st.st_mode) if mode is None else mode
         self._finish_name(fd, split(path)[1], wanted, uid, gid, xattrs or {}, mtime_ns, old=st)
 
+    def drop_xattrs(self, path: str, kept: Iterable[str]) -> None:
+        """Take a directory's ``user`` attributes away, except those ``kept`` and overlayfs' own."""
+        for name in self.xattrs(path).keys() - set(kept):
+            if name.startswith("user."):
+                os.removexattr(by_fd(self._up(path)[0][1], "."), name)
+
     # --- the upper directory
 
     def _up(self, path: str) -> Stack:

@@ -37,7 +37,8 @@ def _cache(spec: CacheSpec, access: Access) -> NamedCache:
     text = spec.attr("account_url")
     if not text:
         raise UsageError(
-            "either ${BUILDKIT_AZURE_STORAGE_ACCOUNT_URL} or account_url attribute is required for azblob cache"
+            "either ${BUILDKIT_AZURE_STORAGE_ACCOUNT_URL} or account_url attribute is required for"
+            " azblob cache"
         )
     url = values.base_url(spec, "account_url", text)
     account = spec.attr("account_name") or (urlsplit(url).hostname or "").partition(".")[0]

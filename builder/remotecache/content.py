@@ -17,7 +17,7 @@ _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """``size`` bytes from ``start`` on of what ``opener`` gives; ``known`` is their sha256 where it is known."""
+    """``size`` bytes from ``start`` on of what ``opener`` gives; ``known`` is their sha256, if known."""
 
     opener: Callable[[], BinaryIO]
     size: int

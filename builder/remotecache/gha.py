@@ -88,7 +88,7 @@ def _address(spec: CacheSpec) -> tuple[int, str]:
     if not spec.attr("url"):
         raise UsageError(
             "url not set for github actions cache",
-            hint="give url ($ACTIONS_CACHE_URL), or url_v2 ($ACTIONS_RESULTS_URL with $ACTIONS_CACHE_SERVICE_V2=1)",
+            hint="$ACTIONS_CACHE_URL, or $ACTIONS_RESULTS_URL where $ACTIONS_CACHE_SERVICE_V2 is true",
         )
     url = values.base_url(spec, "url", spec.attr("url"))
     return version or (2 if _HOSTED_V2 in url else 1), url

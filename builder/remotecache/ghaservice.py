@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urlsplit
@@ -175,7 +175,7 @@ class V2:
             raise RegistryError(f"the cache service did not commit {key}")
         return True
 
-    def _ask(self, method: str, value: dict[str, object], *, ok: tuple[int, ...]) -> Reply:
+    def _ask(self, method: str, value: Mapping[str, object], *, ok: tuple[int, ...]) -> Reply:
         content = Content.of(json.dumps(value).encode())
         return self._service.ask(
             lambda: Call(

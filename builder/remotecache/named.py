@@ -1,4 +1,4 @@
-"""Caches in places that only know files by name: blobs by their digests, and the document by the cache's name.
+"""Caches in places that only know files by name: blobs by digest, the document by the cache's name.
 
 Every layer carries its descriptor in the document (``config.to_bytes(details=True)``); there is no manifest.
 """

@@ -1,4 +1,4 @@
-"""Requests to services that keep caches: bounded, tried again, and without a word of what they are signed with.
+"""Requests to services that keep caches: bounded, tried again, silent about what signs them.
 
 What carries credentials follows no redirect: a service that moved says so in its error. Texts of servers and
 libraries lose everything that is secret before they become messages.
@@ -100,7 +100,7 @@ class Service:
     ) -> Reply:
         """Send what ``call`` gives (made anew for each try: signatures have a time) and read the reply.
 
-        With ``late_errors`` the body of a good status may still be an error, as S3 does. Raises RegistryError.
+        With ``late_errors`` the body of a good status may be an error, as with S3. Raises RegistryError.
         """
 
         def once() -> Reply:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as described
 
 from builder.errors import UsageError
 from builder.exporter.types import csv_fields
@@ -19,7 +20,7 @@ class CacheSpec:
     """A place for caches: its kind, and attributes in the order given."""
 
     type: str
-    attrs: Pairs = field(default=(), repr=False)
+    attrs: Pairs = described(default=(), repr=False)
     """Some are secrets: they appear in no message."""
 
     @classmethod
@@ -89,7 +90,7 @@ class CacheSpec:
 
 
 def shown(text: str) -> str:
-    """A cache as it was given, without the values that are secrets: from the first one on nothing is shown."""
+    """A cache as it was given, without secrets: from the first one on nothing is shown."""
     found = re.search(r"(?i)(secret_access_key|token)\s*=", text)
     return f"{text[: found.end()]}***" if found else text
 
