@@ -131,7 +131,7 @@ def ssh_agents(
         paths = [path for path in (first, *more) if path and path not in options]
         raw = any(option.removeprefix("raw=").lower() in ("1", "t", "true") for option in options)
         socket = _agent_of(item, name, paths, settings, at_end, raw=raw)
-        found[name] = SshAgent(id=name, socket=os.path.abspath(socket))
+        found[name] = SshAgent(id=name, socket=os.path.abspath(socket), raw=raw)
     return tuple(found.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import BinaryIO, TypedDict, Unpack
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
 
 from builder.build.request import BuildInput, BuildRequest, BuildResult
 from builder.cache.limits import SpaceLimits
@@ -26,6 +26,13 @@ NamedContext = Path | BuildResult
 """What a named context stands for: a path, a source like ``docker-image://…``, or what another build made."""
 
 
+if TYPE_CHECKING:
+    from builder.sources.policy import Policy
+
+_WHOLE = ("max_parallelism", "retry", "shm_size_bytes")
+_COUNTS = (*_WHOLE, "step_timeout")
+
+
 class BuildOptions(TypedDict, total=False):
     """Everything that ``build`` can be told besides the context; ``Client.build`` says what it means."""
 
@@ -45,6 +52,7 @@ class BuildOptions(TypedDict, total=False):
     pull: bool
     network: str | None
     allow: Sequence[str]
+    source_policies: Sequence[bytes]
     extra_hosts: Mapping[str, str] | None
     limits: Limits | None
     ulimits: Sequence[Ulimit]
@@ -81,6 +89,7 @@ def request_of(
     context: Context, options: BuildOptions, registry: Callable[[], RegistryConfig]
 ) -> BuildRequest:
     """The request that the arguments mean. Raises UsageError."""
+    _check(options)
     dockerfile, data = _dockerfile(options.get("dockerfile"))
     no_cache = options.get("no_cache", False)
     contexts = options.get("build_contexts") or {}
@@ -123,6 +132,7 @@ def request_of(
         ulimits=tuple(options.get("ulimits", ())),
         limits=options.get("limits"),
         allow=_texts("allow", options.get("allow", ())),
+        source_policies=_policies(options.get("source_policies", ())),
         attest=_texts("attest", options.get("attest", ())),
         squash=options.get("squash", False),
         reproducible=options.get("reproducible", False),
@@ -135,6 +145,27 @@ def request_of(
         build_id=options.get("build_id", ""),
         llb=options.get("llb"),
     )
+
+
+def _check(options: BuildOptions) -> None:
+    """An option that nobody knows must not be taken for one that was heard."""
+    for name, value in options.items():
+        if name not in BuildOptions.__annotations__:
+            from builder.frontend.errors import suggestion
+
+            raise UsageError(f"unknown option {name}{suggestion(name, BuildOptions.__annotations__)}")
+        if name in _COUNTS and not (isinstance(value, (int, float)) and value >= 0):
+            raise UsageError(f"{name} must be a number that is not negative, not {value!r}")
+        if name in _WHOLE and not isinstance(value, int):
+            raise UsageError(f"{name} must be a whole number, not {value!r}")
+
+
+def _policies(given: Sequence[bytes]) -> tuple[Policy, ...]:
+    if not given:
+        return ()
+    from builder.sources.policy import Policy
+
+    return tuple(Policy.parse(data, f"source policy {number}") for number, data in enumerate(given, 1))
 
 
 def _digest(name: str, result: BuildResult) -> str:

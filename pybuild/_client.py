@@ -85,6 +85,7 @@ class Client:
         - ``network``: "none" or "host"; ``allow``, ``extra_hosts``, ``limits``, ``ulimits``,
           ``shm_size_bytes``, ``max_parallelism``, ``keep_going``, ``retry`` as their flags;
           ``step_timeout`` in seconds
+        - ``source_policies``: rules about which sources may be used, JSON as in ``--source-policy-file``
         - ``space``: limits on the build cache that hold while the build runs (``SpaceLimits``)
         - ``llb``: a definition in BuildKit's protobuf form that takes the place of the Dockerfile
         - ``build_id``: what to call the build in the history

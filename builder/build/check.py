@@ -67,6 +67,13 @@ def check(store: Store, request: BuildRequest, *, on_event: OnEvent) -> Checked:
         resolver = OfflineResolver(store, prepared)
         try:
             dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+        except DockerfileError as problem:
+            from builder.frontend.salvage import written_warnings
+
+            problem.source = problem.source or source
+            warnings = written_warnings(source.data, source.filename, problem, dict(request.build_args))
+            return Checked(source=source, warnings=warnings, error=problem)
+        try:
             for platform in platforms_of(request) or (host_platform(),):
                 all_stages = request.target is None
                 found += convert_for(

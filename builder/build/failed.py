@@ -174,6 +174,13 @@ def kept_steps(store: Store, build_id: str) -> tuple[KeptStep, ...]:
         return ()
 
 
+def newest_kept(store: Store) -> str:
+    """The newest build that has ended and whose steps are kept; '' when there is none."""
+    kept = {key for (key,) in store.db.all("SELECT key FROM docs WHERE kind=?", (KIND,))}
+    ended = (row.id for row in store.builds.list(recalled=False) if row.status != "running")
+    return next((build_id for build_id in ended if build_id in kept), "")
+
+
 def find_step(store: Store, build_id: str, text: str = "") -> KeptStep:
     """The step of a build that ``text`` means: a number as shown, a name or a part of one.
 

@@ -261,7 +261,8 @@ def _cache_imports(reader: _Reader, value: str) -> None:
             pairs = {"type": item["Type"], **(item.get("Attrs") or {})}
             reader.cache_from.append(_csv_text(f"{key}={text}" for key, text in pairs.items()))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"failed to unmarshal cache-imports ({value[:200]!r}): {error}") from error
+        # The value stays out of the message: it may have the keys of a cloud service in it.
+        raise UsageError(f"failed to unmarshal cache-imports: {error}") from error
 
 
 def _cache_from(reader: _Reader, value: str) -> None:

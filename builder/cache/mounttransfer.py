@@ -90,11 +90,18 @@ def import_mount(store: Store, mount_id: str, stream: Readable, *, replace: bool
             directory.rmdir()
             (staged / "d").rename(directory)
 
-        with store.cache_mounts.acquire(mount_id, "locked", fill=take):
-            if not taken:
+        while True:
+            with store.cache_mounts.acquire(mount_id, "locked", fill=take):
+                pass
+            if taken:
+                return
+            if not replace:
                 raise StoreError(
-                    f"cache mount {mount_id!r} was made by a build meanwhile", hint="try again with --force"
+                    f"cache mount {mount_id!r} was made by a build meanwhile",
+                    hint="replace it with --force",
+                    code="cache-mount-exists",
                 )
+            remove_mounts(store, [item for item in store.cache_mounts.list() if item.id == mount_id])
 
 
 def remove_mounts(

@@ -117,20 +117,22 @@ class LintViolation(DockerfileError):
 
 
 def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """`` (did you mean X?)`` when a candidate is within two edits and none equal, else nothing (DIA-03)."""
-    best, found = (3, False), ""
+    """`` (did you mean X?)`` when a candidate is within two edits and none equal, else nothing (DIA-03).
+
+    Case is no edit: what differs in case only is the nearest. The order of the candidates does not matter.
+    """
+    best: tuple[int, bool, int, str] = (3, False, 0, "")
     lowered = word.lower()
     letters = sorted(lowered)
-    for candidate in candidates:
+    for candidate in candidates if word else ():
         other = candidate.lower()
-        if other == lowered:
+        if candidate == word:
             return ""
-        if abs(len(other) - len(lowered)) < 3:
+        longer = abs(len(other) - len(lowered))
+        if longer < 3:
             # Of two that are equally near, the one with the same letters is what was meant.
-            rank = edit_distance(lowered, other), sorted(other) != letters
-            if rank < best:
-                best, found = rank, candidate
-    return f" (did you mean {found}?)" if found else ""
+            best = min(best, (edit_distance(lowered, other), sorted(other) != letters, longer, candidate))
+    return f" (did you mean {best[-1]}?)" if best[-1] else ""
 
 
 def edit_distance(one: str, other: str) -> int:

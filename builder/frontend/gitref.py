@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from builder.errors import InvalidValue
-from builder.frontend.errors import BadOption
+from builder.frontend.errors import BadOption, suggestion
 from builder.llb.gitref import GitRef
 from builder.llb.gitref import parse_git_ref as _parse
 
 __all__ = ["GitRef", "parse_git_ref", "pinned"]
+
+QUERY_KEYS = (
+    "ref",
+    "branch",
+    "tag",
+    "subdir",
+    "checksum",
+    "commit",
+    "keep-git-dir",
+    "submodules",
+    "fetch-by-commit",
+    "mtime",
+)
 
 
 def parse_git_ref(text: str, *, prefix_form: bool = True) -> GitRef | None:
@@ -15,7 +28,9 @@ def parse_git_ref(text: str, *, prefix_form: bool = True) -> GitRef | None:
     try:
         return _parse(text, prefix_form=prefix_form)
     except InvalidValue as error:
-        raise BadOption(error.message, hint=error.hint) from error
+        _, unexpected, key = error.message.partition("unexpected query ")
+        meant = suggestion(key.strip('"'), QUERY_KEYS).strip(" ()") if unexpected else ""
+        raise BadOption(error.message, hint=error.hint or meant or None) from error
 
 
 def pinned(ref: GitRef, checksum: str) -> GitRef:

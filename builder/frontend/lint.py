@@ -7,10 +7,11 @@ rules that need nothing but the parsed file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
+from builder.errors import InvalidValue
 from builder.frontend.errors import BadOption, LintViolation, suggestion
 from builder.frontend.instructions import Arg, Env, From, Instruction, Label, Maintainer, Onbuild
 from builder.frontend.lintrules import RULES, Rule
@@ -55,12 +56,12 @@ class LintConfig(NamedTuple):
     error: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> LintConfig:
-        """Read ``skip=A,B;error=true;experimental=all``; raises BadOption."""
+    def parse(cls, text: str, spans: tuple[Span, ...] = ()) -> LintConfig:
+        """Read ``skip=A,B;error=true;experimental=all``; raises BadOption, which points at ``spans``."""
         found = cls()
         parts = text.split(";")
         if len(parts) > 3:
-            raise BadOption(f'invalid check option "{text[:200]}"')
+            raise BadOption(f'invalid check option "{text[:200]}"', spans=spans)
         for part in parts:
             key, equals, value = part.partition("=")
             match key.strip(), value.strip():
@@ -77,15 +78,27 @@ class LintConfig(NamedTuple):
                 case _:
                     raise BadOption(
                         f'invalid check option "{part.strip()[:200]}"',
+                        spans=spans,
                         hint="want skip=Rule,Rule|all; error=true|false; experimental=Rule|all",
                     )
         return found
 
     def reports(self, rule: Rule) -> bool:
-        """Whether findings of ``rule`` count."""
-        if rule.experimental and not self.experimental_all and rule.name not in self.experimental:
-            return False
+        """Whether findings of ``rule`` count; one that was asked for by name is not skipped with the rest."""
+        if rule.experimental:
+            return self.experimental_all or rule.name in self.experimental
         return not self.skip_all and rule.name not in self.skip
+
+
+def lint_config(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> LintConfig:
+    """What the file, or the build argument in its place, says of linting (LNT-03); raises BadOption."""
+    if "BUILDKIT_DOCKERFILE_CHECK" in build_args:
+        control = build_args["BUILDKIT_DOCKERFILE_CHECK"]
+        return LintConfig.parse(control) if control else LintConfig()
+    for name, value, line in dockerfile.nodes.directives:
+        if name == "check":
+            return LintConfig.parse(value, (dockerfile.source.span(line, line),))
+    return LintConfig()
 
 
 class Linter:
@@ -99,7 +112,8 @@ class Linter:
             for comment in instruction.at.comments:
                 key, equals, value = comment.partition("=")
                 if equals and key.strip().lower() == "check":
-                    self._local[instruction.at.span.start] = LintConfig.parse(value.strip())
+                    span = instruction.at.span
+                    self._local[span.start] = LintConfig.parse(value.strip(), (span,))
 
     @property
     def warnings(self) -> tuple[LintWarning, ...]:
@@ -179,9 +193,9 @@ def _instruction(linter: Linter, instruction: Instruction) -> None:
     match instruction:
         case From():
             _platform(linter, instruction)
-            _description(linter, instruction, (instruction.stage,) if instruction.stage else ())
+            _description(linter, instruction, "FROM", (instruction.stage,) if instruction.stage else ())
         case Arg():
-            _description(linter, instruction, tuple(name for name, _ in instruction.items))
+            _description(linter, instruction, "ARG", tuple(name for name, _ in instruction.items))
         case Maintainer():
             message = "Maintainer instruction is deprecated in favor of using label"
             linter.report("MaintainerDeprecated", span, message)
@@ -206,22 +220,33 @@ def _platform(linter: Linter, instruction: From) -> None:
         )
         linter.report("RedundantTargetPlatform", span, message)
     elif "$" not in text:
-        parts = text.lower().split("/")
-        named = instruction.stage and any(part in instruction.stage for part in parts[:2] if part)
-        if not named:
+        if not (instruction.stage and any(part in instruction.stage for part in _parts(text))):
             message = f'FROM --platform flag should not use constant value "{text}"'
             linter.report("FromPlatformFlagConstDisallowed", span, message)
 
 
-def _description(linter: Linter, instruction: Instruction, names: tuple[str, ...]) -> None:
-    """LNT-29: the last comment line above a stage or argument describes it."""
+def _parts(text: str) -> set[str]:
+    """Operating system and architecture of a platform, as typed and by their usual names."""
+    parts = set(text.lower().split("/")[:2])
+    try:
+        known = Platform.parse(text)
+    except InvalidValue:
+        return parts - {""}
+    return (parts | {known.os, known.architecture}) - {""}
+
+
+def _description(linter: Linter, instruction: Instruction, keyword: str, names: tuple[str, ...]) -> None:
+    """LNT-29: one of the comment lines above a stage or an ARG begins with its name."""
     comments = [text for text in instruction.at.comments if not text.lower().startswith("check=")]
-    if not comments or not names:
+    if (
+        not comments
+        or not names
+        or any(text.startswith(tuple(f"{name} " for name in names)) for text in comments)
+    ):
         return
-    for name in names:
-        if not any(comment.lower().startswith(name.lower() + " ") for comment in comments):
-            message = f"Comment for {name} should follow the format: `# {name} <description>`"
-            linter.report("InvalidDefinitionDescription", instruction.at.span, message)
+    name = names[0] if len(names) == 1 else "<arg_key>"
+    message = f"Comment for {keyword} should follow the format: `# {name} <description>`"
+    linter.report("InvalidDefinitionDescription", instruction.at.span, message)
 
 
 @cache

@@ -88,6 +88,8 @@ def replace_pattern(text: str, pattern: str, replacement: str, *, everywhere: bo
     if not tokens:
         return text
     automaton = _Automaton(tokens)
+    if not text:
+        return replacement if automaton.lengths(text, 0, longest=True) == 0 else text
     out: list[str] = []
     position = 0
     while position < len(text):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from builder.frontend.errors import DockerfileError
+from builder.frontend.lint import Linter, LintWarning, lint_config, lint_text
 from builder.frontend.parser import Dockerfile, parse
+from builder.frontend.stages import StageTable
 
 T = TypeVar("T")
 MAX_MISTAKES = 100
@@ -33,6 +35,22 @@ def best_effort(data: bytes, filename: str, use: Callable[[Dockerfile], T]) -> t
             return found, first
     assert first is not None
     raise first
+
+
+def written_warnings(
+    data: bytes, filename: str, mistake: DockerfileError, build_args: Mapping[str, str]
+) -> tuple[LintWarning, ...]:
+    """The warnings about how a file is written up to the mistake in it (SUB-05)."""
+    if mistake.span is None:
+        return ()
+    before = b"".join(line + b"\n" for line in data.split(b"\n")[: mistake.span.start - 1])
+    try:
+        dockerfile = parse(before, filename)
+        linter = Linter(lint_config(dockerfile, build_args), dockerfile.instructions)
+        lint_text(linter, dockerfile, StageTable.of(dockerfile))
+    except DockerfileError:
+        return ()
+    return linter.warnings
 
 
 def _without(data: bytes, error: DockerfileError) -> bytes | None:

@@ -30,7 +30,6 @@ from builder.remotecache.spec import CacheSpec
 _HOSTED_V2 = "results-receiver.actions.githubusercontent.com"
 _PATIENCE_S = 15.0
 """How long a reserved number that nobody commits is waited for."""
-_STEP_S = 1.0
 
 
 def importer(spec: CacheSpec, access: Access) -> ActionsCache:
@@ -132,9 +131,10 @@ class ActionsCache:
         fetch(self.service, entry, blob, sink, on_bytes)
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether there is an entry for the blob."""
-        key = _blob_key(blob)
-        listed = self.listing.keys(scopes_of(self.token).readable) if self.listing is not None else None
+        """Whether there is an entry for the blob. Raises Unauthorized when none could be made."""
+        key, scopes = _blob_key(blob), scopes_of(self.token)
+        self._written(scopes)  # who may not write need not begin
+        listed = self.listing.keys(scopes.readable) if self.listing is not None else None
         if listed is not None:
             return key in listed
         entry = self.entries.find(key)
@@ -148,6 +148,7 @@ class ActionsCache:
         """Write the document under the next number."""
         scope = self._written(scopes_of(self.token))
         content = Content.of(document(config))
+        patience_s = min(_PATIENCE_S, self.timeout_s / 2)
         began, skipped = time.monotonic(), 0
         while True:
             entry = self.entries.find(self._index(scope) + "#")
@@ -158,10 +159,10 @@ class ActionsCache:
             waited = time.monotonic() - began
             if waited > self.timeout_s or skipped > 100:
                 raise RegistryError(f"{self.label}: others write the index all the time", hint="try again")
-            if waited > min(_PATIENCE_S, self.timeout_s / 2):
+            if waited > patience_s:
                 skipped += 1  # whoever reserved it is gone
             else:
-                cancelling.pause(_STEP_S)
+                cancelling.pause(patience_s / 10)
 
     def _written(self, scopes: Scopes) -> str:
         if not scopes.writable:

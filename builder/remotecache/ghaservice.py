@@ -87,7 +87,8 @@ class V1:
         reply = self._ask("POST", "caches", value=wanted, ok=(200, 201, 400, 409))
         if reply.status in (400, 409):
             return _refused(reply)
-        number = _json(reply).get("cacheId") or _json(reply).get("cacheID")
+        value = _json(reply)
+        number = value.get("cacheId", value.get("cacheID"))
         if isinstance(number, bool) or not isinstance(number, int):
             raise RegistryError("the cache service gave no number for a reserved entry")
         done = 0

@@ -54,7 +54,8 @@ def _cache(spec: CacheSpec, access: Access) -> NamedCache:
         attempts=values.positive(spec, "retry_max_attempts", 3),
         secrets=(keys.secret_access_key, keys.session_token) if keys else (),
         adaptive=mode == "adaptive",
-        hint="give access_key_id and secret_access_key, or $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY",
+        hint="$AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or their attributes, name a key; it needs"
+        " s3:GetObject, s3:PutObject and s3:ListBucket",
     )
     files = Bucket(
         service=service,

@@ -54,7 +54,7 @@ class Reply:
     @property
     def code(self) -> str:
         """The service's name for an error; "" when there is none."""
-        return self.header("x-ms-error-code") or _said(self.data)[0]
+        return _printable(self.header("x-ms-error-code") or _said(self.data)[0])
 
 
 class Service:
@@ -109,7 +109,8 @@ class Service:
                     raise self._failure(response)
                 data = response.read(limit)
                 if late_errors and response.status == 200 and b"<Error>" in data:
-                    raise Temporary(f"{response.request}: {': '.join(_said(data))}", request=response.request)
+                    detail = self._detail(data, response)
+                    raise Temporary(f"{response.request}: {detail}", request=response.request)
                 return Reply(status=response.status, data=data, header=response.header)
 
         return self._tried(once, call)
@@ -154,7 +155,8 @@ class Service:
                 return once()
             except RegistryError as error:
                 self._clean(error, call)
-                if wait is None or not error.temporary or time.monotonic() + wait > until:
+                asked = getattr(error, "retry_after_s", 0.0)
+                if wait is None or not error.temporary or time.monotonic() + max(wait, asked) > until:
                     raise
                 if self._adaptive and error.status in (429, 503):
                     with self._lock:
@@ -172,23 +174,30 @@ class Service:
 
     def _clean(self, error: RegistryError, call: Callable[[], Call]) -> None:
         """Take everything secret out of an error: keys and tokens, and the queries of signed addresses."""
-        query = urlsplit(call().url).query
-        hidden = (*self._secrets, query) if len(query) > 20 else self._secrets
-        for secret in hidden:
-            error.message = error.message.replace(secret, "***")
+        error.message = self._hidden(error.message, call().url)
         error.args = (error.message,)
         error.__cause__ = None  # the library's own words have the whole address in them
         error.__suppress_context__ = True
+
+    def _hidden(self, text: str, url: str) -> str:
+        query = urlsplit(url).query
+        for secret in (*self._secrets, query) if len(query) > 20 else self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    def _detail(self, data: bytes, response: Response) -> str:
+        """What a server says of an error; secrets go before the text is cut: no piece of one stays."""
+        code, text = _said(data)
+        parts = (code or response.header("x-ms-error-code"), text)
+        return ": ".join(_printable(self._hidden(part, response.url)) for part in parts if part)
 
     def _failure(self, response: Response) -> RegistryError:
         try:
             data = response.read(MAX_REPLY_BYTES)
         except RegistryError:
             data = b""
-        code, text = _said(data)
-        code = code or response.header("x-ms-error-code")
         status, request = response.status, response.request
-        detail = ": ".join(part for part in (code, text) if part)
+        detail = self._detail(data, response)
         message = f"{request}: status {status}" + (f": {detail}" if detail else "")
         region = response.header("x-amz-bucket-region")
         if region and (300 <= status < 400 or status == 400):
@@ -228,8 +237,8 @@ def _said(data: bytes) -> tuple[str, str]:
             text = value.get("message") or value.get("msg") or ""
         except (ValueError, RecursionError, AttributeError):
             return "", ""
-        return _printable(str(code)), _printable(str(text))
-    return _printable(tag(data, "Code")), _printable(tag(data, "Message").partition("\n")[0])
+        return str(code), str(text)
+    return tag(data, "Code"), tag(data, "Message").partition("\n")[0]
 
 
 def _printable(text: str) -> str:

@@ -45,7 +45,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshAgent:
-    """A forwarded ssh agent: the socket to pass on."""
+    """A forwarded ssh agent: the socket to pass on. A step may list keys and have things signed, and with
+    ``raw`` say anything.
+    """
 
     id: str
     socket: str
+    raw: bool = False

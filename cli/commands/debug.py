@@ -70,13 +70,14 @@ def _converted(app: App, args: Args) -> list[bytes]:
 
 def shell(app: App, args: Args) -> int:
     """Run a shell, or a command, where a step of an earlier build stood."""
-    from builder.build.failed import find_step
+    from builder.build.failed import find_step, newest_kept
     from builder.build.report import find_report
     from cli.build_options import read_secret, ssh_agents
     from cli.step_shell import run_shell
 
     build, _, step = (args.words[0] if args.words else "").partition(":")
-    report = find_report(app.store, "" if build == "last" else build)
+    build_id = newest_kept(app.store) if build in ("", "last") else build
+    report = find_report(app.store, build_id)
     return run_shell(
         app,
         find_step(app.store, report.id, step),

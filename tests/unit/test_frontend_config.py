@@ -53,7 +53,7 @@ def test_cmd_and_entrypoint():
     assert config('CMD ["a"]').cmd == ("a",)
     assert config("CMD a b").cmd == ("/bin/sh", "-c", "a b")
     assert config("CMD a").args_escaped
-    assert config("CMD []").cmd == ()
+    assert config("CMD []").cmd is None
     assert config('SHELL ["s"]\nCMD a').cmd == ("s", "a")
     base = FakeResolver({"docker.io/library/a:latest": base_image(cmd=("c",), entrypoint=("e",))})
     assert converted("FROM a\nENTRYPOINT x\n", base).config.cmd is None

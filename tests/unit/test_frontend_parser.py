@@ -200,7 +200,14 @@ def test_names_are_compared_without_case():
 
 @pytest.mark.parametrize(
     ("word", "expected"),
-    [("RUM", " (did you mean RUN?)"), ("xyzzy", ""), ("run", ""), ("COPPY", " (did you mean COPY?)")],
+    [
+        ("RUM", " (did you mean RUN?)"),
+        ("xyzzy", ""),
+        ("run", " (did you mean RUN?)"),
+        ("RUN", ""),
+        ("", ""),
+        ("COPPY", " (did you mean COPY?)"),
+    ],
 )
 def test_suggestions(word, expected):
     assert suggestion(word, ["RUN", "COPY", "FROM"]) == expected

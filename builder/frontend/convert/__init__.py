@@ -50,7 +50,7 @@ from builder.frontend.instructions import (
     Volume,
     Workdir,
 )
-from builder.frontend.lint import LintConfig, Linter, lint_text
+from builder.frontend.lint import Linter, lint_config, lint_text
 from builder.frontend.parser import Dockerfile
 from builder.frontend.platformargs import needs_no_declaration
 from builder.frontend.stages import Stage
@@ -106,8 +106,7 @@ def _start(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) 
         check_syntax(dockerfile.source)
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
         raise removed_switch("BUILDKIT_DISABLE_FILEOP")
-    control = args.get("BUILDKIT_DOCKERFILE_CHECK", dockerfile.directive("check") or "")
-    linter = Linter(LintConfig.parse(control) if control else LintConfig(), dockerfile.instructions)
+    linter = Linter(lint_config(dockerfile, args), dockerfile.instructions)
     return BuildState(dockerfile, options, resolver, linter)
 
 

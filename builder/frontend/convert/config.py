@@ -6,7 +6,7 @@ from builder.frontend.convert.graph import Draft, file_op
 from builder.frontend.convert.names import next_name, shown
 from builder.frontend.convert.owner import parse_chown
 from builder.frontend.convert.ports import container_ports
-from builder.frontend.convert.signals import is_signal
+from builder.frontend.convert.signals import is_signal, similar_signal
 from builder.frontend.convert.state import Declared, StageState
 from builder.frontend.errors import DockerfileError
 from builder.frontend.history import healthcheck_text, plain_list, quoted_list
@@ -136,7 +136,7 @@ def convert_cmd(stage: StageState, instruction: Cmd) -> None:
     """MET-03."""
     _lint_json(stage, instruction, "CMD")
     args = _command(stage, instruction.command)
-    stage.settings.cmd = args
+    stage.settings.cmd = args or None
     stage.settings.args_escaped = True
     stage.cmd_set = True
     stage.commit(f"CMD {quoted_list(args)}", empty=True)
@@ -197,9 +197,7 @@ def convert_stopsignal(stage: StageState, instruction: StopSignal) -> None:
     """MET-10."""
     signal = stage.expand(instruction.signal, instruction.at.span)
     if not is_signal(signal):
-        raise stage.fail(
-            f"invalid signal: {signal[:80]}", instruction, hint="want a name like SIGTERM or a number"
-        )
+        raise stage.fail(f"invalid signal: {signal[:80]}", instruction, hint=similar_signal(signal))
     stage.settings.stop_signal = signal
     stage.commit(f"STOPSIGNAL {signal}", empty=True)
 

@@ -157,27 +157,32 @@ class Plan:
     def _base_name(self, base: From) -> str:
         found = self._expand_from(base.image, base)
         if not found.text:
-            hints = (undeclared_in_from_hint(self.build.table, name) for name in sorted(found.unmatched))
-            raise InvalidInstruction(
-                f"base name ({base.image}) should not be blank",
-                spans=(base.at.span,),
-                hint=next(filter(None, hints), None),
-            )
+            raise self._bad_from(f"base name ({base.image}) should not be blank", base, found)
         return found.text
+
+    def _bad_from(
+        self, message: str, base: From, found: Expanded, hint: str | None = None
+    ) -> DockerfileError:
+        """The error for what a FROM line's variables came to; says which of them may have been meant."""
+        for name in sorted(found.unmatched - self.build.global_names):
+            meant = suggestion(name, self.build.global_names)
+            hint = undeclared_in_from_hint(self.build.table, name) or hint
+            if meant:
+                message += meant
+                break
+        return InvalidInstruction(message, spans=(base.at.span,), hint=hint)
 
     def _platform(self, base: From) -> Platform:
         if base.platform is None:
             return self.build.options.platform
-        span = base.at.span
-        text = self._expand_from(base.platform, base).text
-        if not text:
-            raise InvalidInstruction(f"empty platform value from expression {base.platform}", spans=(span,))
+        found = self._expand_from(base.platform, base)
+        if not found.text:
+            raise self._bad_from(f"empty platform value from expression {base.platform}", base, found)
         try:
-            return Platform.parse(text)
+            return Platform.parse(found.text)
         except InvalidValue as error:
-            raise InvalidInstruction(
-                f"failed to parse platform {text}: {error.message}", spans=(span,), hint=error.hint
-            ) from error
+            message = f"failed to parse platform {base.platform}: {error.message}"
+            raise self._bad_from(message, base, found, error.hint) from error
 
     def _resolve_images(self, stages: list[StageState]) -> None:
         wanted = [(stage.image_ref, stage.platform) for stage in stages if stage.image_ref is not None]
@@ -284,11 +289,7 @@ class Plan:
                     done.add(id(stage))
                     continue
                 if id(stage) in on_path:
-                    circle = path[path.index(stage) :]
-                    spans = tuple(item.stage.base.at.span for item in circle)
-                    raise CircularStages(
-                        f"circular dependency detected on stage: {stage.stage.label}", spans=spans
-                    )
+                    raise _circular(path[path.index(stage) :])
                 if id(stage) in done:
                     continue
                 path.append(stage)
@@ -322,6 +323,26 @@ class Plan:
                         f'it needs to be defined before current stage "{stage.stage.label}"'
                     )
                 raise UnknownStage(message, spans=(instruction.at.span,))
+
+
+def _circular(circle: list[StageState]) -> CircularStages:
+    """The error for stages each of which needs the next, and the last the first: told from where the file
+    begins to go wrong, with the line of every need.
+    """
+    first = min(range(len(circle)), key=lambda index: circle[index].stage.number)
+    circle = circle[first:] + circle[:first]
+    spans = [_need(one, other) for one, other in zip(circle, [*circle[1:], circle[0]], strict=True)]
+    message = f"circular dependency detected on stage: {circle[0].stage.label}"
+    return CircularStages(message, spans=tuple(dict.fromkeys(spans)))
+
+
+def _need(stage: StageState, other: StageState) -> Span:
+    """The line by which ``stage`` needs ``other``."""
+    if stage.base is not other:
+        for instruction in stage.instructions:
+            if any(stage.sources.get(name) is other for name in _names(instruction) if name):
+                return instruction.at.span
+    return stage.stage.base.at.span
 
 
 def _names(instruction: Instruction) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from builder.frontend.errors import suggestion
+
 # fmt: off
 _NAMES = frozenset({
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT",
@@ -10,6 +12,13 @@ _NAMES = frozenset({
     "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 })
 # fmt: on
+
+
+def similar_signal(text: str) -> str:
+    """What may have been meant by a name that is no signal, in a hint."""
+    prefix = "SIG" if text.upper().startswith("SIG") else ""
+    meant = suggestion(text, (prefix + name for name in _NAMES)).strip(" ()")
+    return meant or "want a name like SIGTERM or a number"
 
 
 def is_signal(text: str) -> bool:

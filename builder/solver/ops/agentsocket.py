@@ -1,11 +1,15 @@
-"""A step's own socket for an ssh agent: owner and mode are the step's, the answers the agent's (MNT-15)."""
+"""A step's own socket for an ssh agent: owner and mode are the step's, the answers the agent's (MNT-15).
+
+A step can list keys and have things signed. What would change the agent (add, remove, lock, extensions) is
+answered with a failure and never reaches it (EXE-21).
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +17,19 @@ from builder.errors import SolveError
 
 _CHUNK = 1 << 16
 _NAME = "agent"
+_ALLOWED = {11, 13}
+"""SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENTC_SIGN_REQUEST."""
+_FAILURE = b"\0\0\0\1\5"
+_MAX_MESSAGE = 256 * 1024
+_Pump = Callable[[socket.socket, socket.socket], None]
 
 
 @contextmanager
-def agent_socket(agent: str, directory: Path, *, mode: int, uid: int, gid: int) -> Iterator[Path]:
-    """A socket in ``directory`` that hands every connection on to ``agent``; closed at the end.
+def agent_socket(
+    agent: str, directory: Path, *, mode: int, uid: int, gid: int, raw: bool = False
+) -> Iterator[Path]:
+    """A socket in ``directory`` that hands every connection on to ``agent``; closed at the end. ``raw`` lets
+    everything pass.
 
     Raises SolveError when the owner is none that this process may give things to.
     """
@@ -39,7 +51,9 @@ def agent_socket(agent: str, directory: Path, *, mode: int, uid: int, gid: int) 
     path.chmod(mode)
     listener.listen()
     open_ends: set[socket.socket] = set()
-    threading.Thread(target=_serve, args=(listener, agent, open_ends), name="ssh agent", daemon=True).start()
+    pump = _both_ways if raw else _in_turn
+    args = (listener, agent, open_ends, pump)
+    threading.Thread(target=_serve, args=args, name="ssh agent", daemon=True).start()
     try:
         yield path
     finally:
@@ -48,7 +62,7 @@ def agent_socket(agent: str, directory: Path, *, mode: int, uid: int, gid: int) 
         listener.close()
 
 
-def _serve(listener: socket.socket, agent: str, open_ends: set[socket.socket]) -> None:
+def _serve(listener: socket.socket, agent: str, open_ends: set[socket.socket], pump: _Pump) -> None:
     while True:
         try:
             near, _ = listener.accept()
@@ -63,18 +77,55 @@ def _serve(listener: socket.socket, agent: str, open_ends: set[socket.socket]) -
             continue
         open_ends |= {near, far}
         threading.Thread(
-            target=_both_ways, args=(near, far, open_ends), name="ssh agent", daemon=True
+            target=_relay, args=(near, far, open_ends, pump), name="ssh agent", daemon=True
         ).start()
 
 
-def _both_ways(near: socket.socket, far: socket.socket, open_ends: set[socket.socket]) -> None:
+def _relay(near: socket.socket, far: socket.socket, open_ends: set[socket.socket], pump: _Pump) -> None:
+    try:
+        pump(near, far)
+    except OSError:
+        pass  # either end is gone, and with it the conversation
+    open_ends -= {near, far}
+    near.close()
+    far.close()
+
+
+def _in_turn(near: socket.socket, far: socket.socket) -> None:
+    """Request and reply, one after the other, as agents talk."""
+    while (request := _message(near)) is not None:
+        if request[4] not in _ALLOWED:
+            near.sendall(_FAILURE)
+            continue
+        far.sendall(request)
+        reply = _message(far)
+        if reply is None:
+            return
+        near.sendall(reply)
+
+
+def _message(source: socket.socket) -> bytes | None:
+    """One message with its length; None at the end, and for what is none."""
+    head = _exactly(source, 4)
+    size = int.from_bytes(head, "big")
+    if len(head) < 4 or not 0 < size <= _MAX_MESSAGE:
+        return None
+    body = _exactly(source, size)
+    return head + body if len(body) == size else None
+
+
+def _exactly(source: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (chunk := source.recv(min(_CHUNK, size - len(data)))):
+        data += chunk
+    return data
+
+
+def _both_ways(near: socket.socket, far: socket.socket) -> None:
     back = threading.Thread(target=_pump, args=(far, near), name="ssh agent", daemon=True)
     back.start()
     _pump(near, far)
     back.join()
-    open_ends -= {near, far}
-    near.close()
-    far.close()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:

@@ -11,6 +11,7 @@ from builder.errors import SolveError
 from builder.llb.ops import ExecOp
 from builder.llb.ops import Mount as LlbMount
 from builder.solver.env import SolveEnv
+from builder.solver.types import SshAgent
 from runtime.spec import BindMount, FileMount, Mount, OverlayMount, TmpfsMount
 
 SECRET_LIMIT_BYTES = 500 * 1024
@@ -26,7 +27,7 @@ def step_mounts(
     extra_env: list[str] = []
     caches: dict[str, Path] = {}
     secrets = {secret.id: secret.data for secret in env.secrets}
-    agents = {agent.id: agent.socket for agent in env.ssh}
+    agents = {agent.id: agent for agent in env.ssh}
     for mount in sorted((m for m in op.mounts if m.dest != "/"), key=lambda m: m.dest.rstrip("/").split("/")):
         match mount.type:
             case "bind":
@@ -51,9 +52,9 @@ def step_mounts(
                 elif not mount.optional:
                     raise _no_secret(mount.id)
             case "ssh":
-                socket = agents.get(mount.id or "default")
-                if socket is not None:
-                    mounts.append(_agent(mount, socket, env, stack))
+                agent = agents.get(mount.id or "default")
+                if agent is not None:
+                    mounts.append(_agent(mount, agent, env, stack))
                     if not any(item.startswith("SSH_AUTH_SOCK=") for item in (*op.meta.env, *extra_env)):
                         extra_env.append(f"SSH_AUTH_SOCK={mount.dest}")
                 elif not mount.optional:
@@ -74,13 +75,15 @@ def step_mounts(
     return tuple(mounts), tuple(extra_env)
 
 
-def _agent(mount: LlbMount, agent: str, env: SolveEnv, stack: ExitStack) -> Mount:
+def _agent(mount: LlbMount, agent: SshAgent, env: SolveEnv, stack: ExitStack) -> Mount:
     """A socket for this step alone, with the owner and mode that it asks for."""
     from builder.solver.ops.agentsocket import agent_socket  # few steps need it
 
     directory = stack.enter_context(env.store.staging("ssh"))
     mode = (mount.mode or 0o600) & 0o777
-    path = stack.enter_context(agent_socket(agent, directory, mode=mode, uid=mount.uid, gid=mount.gid))
+    path = stack.enter_context(
+        agent_socket(agent.socket, directory, mode=mode, uid=mount.uid, gid=mount.gid, raw=agent.raw)
+    )
     return BindMount(target=mount.dest, source=str(path), nosuid=True, nodev=True, noexec=True)
 
 

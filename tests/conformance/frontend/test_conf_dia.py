@@ -95,6 +95,10 @@ def test_more_suggestions() -> None:
     assert "did you mean alpine?" in f"{caught.value.message} {caught.value.hint}"
     assert suggestion("abc", ["abcdef", "xyz"]) == "", "three edits are too many"
     assert suggestion("abc", ["abd", "abc"]) == "", "never next to an exact match"
+    assert suggestion("", ["id"]) == "", "nothing is like nothing"
+    assert suggestion("foo", ["ro", "from"]) == suggestion("foo", ["from", "ro"]), "in any order"
+    other_case = converted("FROM a\nARG version\nENV x=$VERSION\n").warnings[0].message
+    assert other_case.endswith(" (did you mean $version?)")
 
 
 @row("DIA-04")
@@ -103,7 +107,8 @@ def test_several_places(command: Runner, tmp_path: Path) -> None:
     text = "FROM scratch AS one\nCOPY --from=two x y\n\n\n\nFROM scratch AS two\nCOPY --from=one x y\n"
     told = failed(command, tmp_path, text)
     assert "circular dependency detected on stage" in told
-    assert {"Dockerfile:1", "Dockerfile:6"} <= set(told.splitlines())
+    assert {"Dockerfile:2", "Dockerfile:7"} <= set(told.splitlines())
+    assert {"   2 | >>> COPY --from=two x y", "   7 | >>> COPY --from=one x y"} <= set(told.splitlines())
     assert told.count("-" * 20) == 4
 
 

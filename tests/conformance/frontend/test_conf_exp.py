@@ -150,6 +150,8 @@ def test_unbalanced_quotes() -> None:
         ("${path//[ab]/x}", "/a/b/a"),
         ("${star#a\\*}", "b?c\\d"),
         ("${star/\\?/!}", "a*b!c\\d"),
+        ("${empty/*/x}", "x"),
+        ("${empty//?/x}", ""),
         ("${star/c\\\\\\\\/!}", "a*b?c\\d"),
         ("${star/c\\\\/!}", "a*b?!d"),
         ("${path#x}", "/a/b/a"),

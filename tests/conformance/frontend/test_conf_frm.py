@@ -167,8 +167,18 @@ def test_what_cannot_be_a_base() -> None:
     found = problem(
         "FROM x AS a\nCOPY --from=c y z\nFROM a AS b\nFROM x AS c\nRUN --mount=from=b,target=/b d\n"
     )
-    assert found.message.startswith("circular dependency detected on stage: ")
-    assert {span.start for span in found.spans} == {1, 3, 4}
+    assert found.message == "circular dependency detected on stage: a"
+    assert [span.start for span in found.spans] == [2, 5, 3], "every line by which one needs the next"
+    found = problem("FROM x\nFROM x AS a\nCOPY y z\nCOPY --from=A y z\nFROM a\n")
+    assert found.message == "circular dependency detected on stage: a"
+    assert [span.start for span in found.spans] == [4]
+    typed = message("ARG MY_OS=linux MY_ARCH\nFROM --platform=$MY_OS/${MYARCH} a\n")
+    assert typed.startswith("failed to parse platform $MY_OS/${MYARCH}: ")
+    assert typed.endswith(" (did you mean MY_ARCH?)")
+    expected = "empty platform value from expression $BULIDPLATFORM (did you mean BUILDPLATFORM?)"
+    assert message("FROM --platform=$BULIDPLATFORM a\n") == expected
+    expected = "base name (${IMGE}) should not be blank (did you mean IMAGE?)"
+    assert message("ARG IMAGE=a\nFROM ${IMGE}\n") == expected
 
 
 @row("FRM-09")

@@ -74,6 +74,13 @@ def test_control() -> None:
     for bad in ("foo=1", "skip=a;error=true;experimental=b;skip=c"):
         with pytest.raises(DockerfileError, match=re.escape(f'invalid check option "{bad}"')):
             converted(f"# check={bad}\nFROM a\n")
+    for text, line in (
+        ("# syntax=docker/dockerfile\n# check=x=1\nFROM a\n", 2),
+        ("FROM a\n# check=x=1\nRUN x\n", 3),
+    ):
+        with pytest.raises(DockerfileError, match='invalid check option "x=1"') as caught:
+            converted(text)
+        assert [span.start for span in caught.value.spans] == [line]
 
 
 @row("LNT-04")
@@ -271,6 +278,7 @@ def test_constant_platform() -> None:
     assert found("FROM --platform=linux/amd64 a AS b\n") == one("FromPlatformFlagConstDisallowed", message, 1)
     assert found("FROM --platform=linux/amd64 a AS b_amd64\n") == []
     assert found("FROM --platform=linux/amd64 a AS b_linux\n") == []
+    assert found("FROM --platform=linux/x86_64 a AS amd64-x\n") == [], "by its usual name too"
 
 
 @row("LNT-28")
@@ -296,11 +304,19 @@ def test_descriptions() -> None:
     assert found(text) == []
     rule, message = (
         "InvalidDefinitionDescription",
-        "Comment for {0} should follow the format: `# {0} <description>`",
+        "Comment for {} should follow the format: `# {} <description>`",
     )
-    assert found("# check=experimental=InvalidDefinitionDescription\n" + text) == [
-        (rule, message.format("v"), 3),
-        (rule, message.format("c"), 7),
+    wanted = [(rule, message.format("ARG", "v"), 3), (rule, message.format("FROM", "c"), 7)]
+    for control in (
+        "experimental=InvalidDefinitionDescription",
+        "experimental=all",
+        "skip=all;experimental=all",
+    ):
+        assert found(f"# check={control}\n" + text) == wanted, "not skipped with the others"
+    text = "# check=experimental=all\n# w is fine\nARG v=1 w\n# no\nARG x y\n# B is odd\nFROM a AS b\n# odd\n#\nARG z\n"
+    assert found(text) == [
+        (rule, message.format("ARG", "<arg_key>"), 5),
+        (rule, message.format("FROM", "b"), 7),
     ]
 
 

@@ -65,6 +65,9 @@ def test_cmd() -> None:
     assert found.args_escaped
     assert config('FROM a\nCMD ["x", "$y"]\n').cmd == ("x", "$y")
     assert config('FROM a\nCMD ["x"]\n').to_json()["config"]["ArgsEscaped"] is True
+    cleared = config("FROM a\nCMD []\n", cmd=("c",))
+    assert cleared.cmd is None
+    assert "Cmd" not in cleared.to_json()["config"]
 
 
 @row("MET-04")
@@ -174,6 +177,9 @@ def test_stopsignal() -> None:
         converted("FROM a\nSTOPSIGNAL NOPE\n")
     assert "NOPE" in caught.value.message
     assert caught.value.span.start == 2
+    with pytest.raises(DockerfileError) as caught:
+        converted("FROM a\nSTOPSIGNAL SIGTREM\n")
+    assert caught.value.hint == "did you mean SIGTERM?"
     converted("FROM a AS bad\nSTOPSIGNAL NOPE\nFROM a\n")  # only a stage that is needed is looked at
 
 

@@ -369,7 +369,8 @@ def test_an_agent_is_forwarded(lab: Lab, agent: str) -> None:
 def test_what_a_step_says_reaches_the_agent(agent: str, tmp_path: Path) -> None:
     directory = tmp_path / ("deep" * 30)
     directory.mkdir()
-    with agent_socket(agent, directory, mode=0o600, uid=os.getuid(), gid=os.getgid()) as path:
+    ids = {"uid": os.getuid(), "gid": os.getgid()}
+    with agent_socket(agent, directory, mode=0o600, raw=True, **ids) as path:
         for _ in range(3):
             with socket.socket(socket.AF_UNIX) as step:
                 os.symlink(path, tmp_path / "short")

@@ -177,6 +177,20 @@ def test_lint(ask: Ask) -> None:
     assert len(ask.json("check", "--target=big", status=1)["warnings"]) == 1
 
 
+@row("SUB-05", "SUB-07")
+def test_warnings_before_a_mistake(ask: Ask) -> None:
+    ask.write(
+        "# check=skip=MaintainerDeprecated\nFROM scratch AS Big\nMAINTAINER me\nENV a b\nRNU x\nENV c d\n"
+    )
+    found = ask.json("check", status=1)
+    assert [(item["ruleName"], lines_of(item)) for item in found["warnings"]] == [
+        ("StageNameCasing", (2, 2)),
+        ("LegacyKeyValueFormat", (4, 4)),
+    ]
+    assert "unknown instruction: RNU (did you mean RUN?)" in found["buildError"]["message"]
+    assert lines_of(found["buildError"]) == (5, 5)
+
+
 @row("SUB-06")
 def test_convertllb(ask: Ask) -> None:
     ask.write("FROM scratch\nCOPY a /b\n")
