@@ -37,11 +37,12 @@ def export_all(
     squash: bool = False,
     inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]] = lambda _: (),
     beside: Callable[[], None] = lambda: None,
+    explicit: bool = False,
 ) -> list[ExportResult]:
     """Write every output in order; with ``squash`` one layer is added to the base.
 
     ``inline`` says what caches go into the configs of images. Pushes wait until all outputs are written; then
-    ``beside`` runs at the same time (EXP-13).
+    ``beside`` runs at the same time (EXP-13). ``explicit`` says that the user named the platforms.
 
     Raises ExportError, StoreError, RegistryError, Cancelled.
     """
@@ -54,6 +55,7 @@ def export_all(
         stdout=stdout,
         squash=squash,
         inline=inline,
+        explicit=explicit,
     )
     results: list[ExportResult] = []
     with ExitStack() as waiting:
@@ -84,6 +86,7 @@ class _Exporting:
     stdout: BinaryIO | None
     squash: bool
     inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]]
+    explicit: bool
     pushes: list[Callable[[], None]] = field(default_factory=list)
 
     def one(self, spec: OutputSpec, step: Phase) -> ExportResult:
@@ -96,6 +99,8 @@ class _Exporting:
             if self.squash:
                 ready = [squashed(self.store, image, spec) for image in ready]
             texts = self.inline(ready)
+            if self.explicit:
+                _compare_platforms(self.images, step, self.emit)
             _tell(spec, self.images, step, self.emit)
         result = export(
             self.store,
@@ -140,17 +145,20 @@ def _together(pushes: Sequence[Callable[[], None]], beside: Callable[[], None]) 
     running.result()
 
 
-def _tell(spec: OutputSpec, images: Sequence[BuiltImage], step: Phase, emit: OnEvent) -> None:
-    """What becomes of times (RPR-02) and of attestations in docker's archives (EXO-01), and which image is
-    not for the platform that was asked for (EXP-13)."""
-    if spec.rewrite_timestamp and spec.epoch is not None:
-        when = rfc3339(spec.epoch * 1_000_000_000)
-        step.status(f"rewriting layers with source-date-epoch {spec.epoch} ({when})", done=True)
+def _compare_platforms(images: Sequence[BuiltImage], step: Phase, emit: OnEvent) -> None:
+    """Warn of an image that says to be for another platform than was asked for (EXP-13)."""
     for image in images:
         made, asked = normalize(image.config.platform), normalize(image.platform)
         if (made.os, made.architecture, made.variant) != (asked.os, asked.architecture, asked.variant):
             short = f'Requested platform "{asked}" does not match result platform "{made}"'
             emit(WarningEvent(vertex=step.digest, short=short))
+
+
+def _tell(spec: OutputSpec, images: Sequence[BuiltImage], step: Phase, emit: OnEvent) -> None:
+    """What becomes of times (RPR-02) and, in docker's archives, of attestations (EXO-01)."""
+    if spec.rewrite_timestamp and spec.epoch is not None:
+        when = rfc3339(spec.epoch * 1_000_000_000)
+        step.status(f"rewriting layers with source-date-epoch {spec.epoch} ({when})", done=True)
     notes = (note for image in images for note in image.attestations)
     if spec.type == "docker" and any(not note.inline_only for note in notes):
         emit(

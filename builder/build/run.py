@@ -148,6 +148,7 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
             squash=request.squash,
             inline=caches.inline_texts if caches is not None else lambda _: (),
             beside=partial(_export_caches, caches, makers, LayerOptions.of(outputs[0]), cached),
+            explicit=bool(request.platforms),
         )
     metadata = {**metadata_of(results), **cached}
     if len(platforms) == 1 and len(results) == 1:

@@ -211,7 +211,7 @@ def _push(
     steps: Steps,
     registry: RegistryConfig,
 ) -> None:
-    from builder.exporter.sources import mount_sources
+    from builder.exporter.sources import mount_sources, record_source
     from builder.registry.client import client_for
     from builder.registry.push import push
 
@@ -240,6 +240,9 @@ def _push(
                 mount_from=lambda digest: mount_sources(store, digest),
                 on_transfer=moved,
             )
+        for image in made.images:
+            for blob in (image.config, *(layer.descriptor for layer in image.layers)):
+                record_source(store, blob.digest, name)
         steps.done(f"pushing manifest for {name}@{made.root.digest}")
 
 

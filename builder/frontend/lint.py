@@ -59,6 +59,8 @@ class LintConfig(NamedTuple):
     def parse(cls, text: str, spans: tuple[Span, ...] = ()) -> LintConfig:
         """Read ``skip=A,B;error=true;experimental=all``; raises BadOption, which points at ``spans``."""
         found = cls()
+        if not text.strip():
+            return found
         parts = text.split(";")
         if len(parts) > 3:
             raise BadOption(f'invalid check option "{text[:200]}"', spans=spans)
@@ -93,8 +95,7 @@ class LintConfig(NamedTuple):
 def lint_config(dockerfile: Dockerfile, build_args: Mapping[str, str]) -> LintConfig:
     """What the file, or the build argument in its place, says of linting (LNT-03); raises BadOption."""
     if "BUILDKIT_DOCKERFILE_CHECK" in build_args:
-        control = build_args["BUILDKIT_DOCKERFILE_CHECK"]
-        return LintConfig.parse(control) if control else LintConfig()
+        return LintConfig.parse(build_args["BUILDKIT_DOCKERFILE_CHECK"])
     for name, value, line in dockerfile.nodes.directives:
         if name == "check":
             return LintConfig.parse(value, (dockerfile.source.span(line, line),))

@@ -11,7 +11,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.frontend.decode import decode
-from builder.frontend.errors import DockerfileError, SyntaxProblem, UnknownInstruction, suggestion
+from builder.frontend.errors import (
+    DockerfileError,
+    EmptyDockerfile,
+    SyntaxProblem,
+    UnknownInstruction,
+    suggestion,
+)
 from builder.frontend.instructions import INSTRUCTION_NAMES, Instruction
 from builder.frontend.lines import BLANKS, LogicalLine, Scan, scan
 from builder.frontend.nodes import Node, Nodes
@@ -115,9 +121,13 @@ def parse_instruction(
 def parse_line(text: str, escape: str) -> Nodes:
     """The shape of one instruction alone; ``Nodes.to_bytes`` may be kept by its text."""
     source = SourceFile("", text.encode("utf-8", "surrogateescape"))
-    found = scan(source)
+    problem = SyntaxProblem("onbuild trigger should be a single expression")
+    try:
+        found = scan(source)
+    except EmptyDockerfile as error:
+        raise problem from error
     if len(found.lines) != 1:
-        raise SyntaxProblem("onbuild trigger should be a single expression")
+        raise problem
     _check_name(source, found.lines[0].text, found.lines[0])
     return Nodes(_parse_lines(source, found._replace(directives=(("escape", escape, 0),))))
 

@@ -221,8 +221,9 @@ def check_op(op: Op, inputs: int) -> None:
             positions = list(op.outputs)
         case _:
             assert_never(op)
+    least = 0 if isinstance(op, (MergeOp, BuildOp)) else EMPTY
     for position in positions:
-        if not EMPTY <= position < inputs:
+        if not least <= position < inputs:
             raise GraphError(f"invalid input position {position} of {inputs}")
 
 

@@ -229,7 +229,11 @@ class Plan:
 
     def _trigger(self, text: str, span: Span) -> Instruction:
         nodes = self.build.options.trigger_nodes
-        return parse_instruction(text, "\\", span.filename, span.start, span.end, nodes)
+        found = parse_instruction(text, "\\", span.filename, span.start, span.end, nodes)
+        if isinstance(found, From | Onbuild):  # an image can say so, a Dockerfile cannot (ONB-03)
+            name = found.at.typed.upper()
+            raise InvalidInstruction(f"{name} isn't allowed as an ONBUILD trigger", spans=(span,))
+        return found
 
     def _sources(self, stage: StageState, instructions: tuple[Instruction, ...]) -> None:
         """Stages and images that COPY --from and RUN --mount name."""

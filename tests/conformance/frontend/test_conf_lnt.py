@@ -66,6 +66,7 @@ def test_control() -> None:
     assert rules(converted("# check=skip=JSONArgsRecommended;error=false\n" + text)) == both[:1]
     assert rules(converted("# check=skip=JSONArgsRecommended,StageNameCasing\n" + text)) == []
     assert rules(converted("# check=skip=all\n" + text)) == []
+    assert rules(converted("# check=\n" + text)) == rules(converted("# check= \n" + text)) == both
     replaced = (("BUILDKIT_DOCKERFILE_CHECK", "skip=StageNameCasing"),)
     assert rules(converted("# check=skip=all\n" + text, build_args=replaced)) == both[1:]
     assert rules(converted("# check=experimental=all\n# odd\nFROM a AS b\n")) == [

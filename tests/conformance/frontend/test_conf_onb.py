@@ -56,8 +56,13 @@ def test_what_is_no_trigger() -> None:
     assert "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed" in chained
     for name in ("FROM", "MAINTAINER"):
         assert f"{name} isn't allowed as an ONBUILD trigger" in problem(f"FROM a\nONBUILD {name} x\n").message
-    found = problem("FROM a\n", with_triggers("RUN a\nRUN b"))
-    assert "onbuild trigger should be a single expression" in found.message
+    for text in ("RUN a\nRUN b", "", "# words"):
+        found = problem("FROM a\n", with_triggers(text))
+        assert found.message == "onbuild trigger should be a single expression"
+    for text in ("FROM b", "onbuild RUN x"):  # an image's config may hold anything
+        found = problem("# one\n\nFROM a\n", with_triggers(text))
+        assert found.message == f"{text.split()[0].upper()} isn't allowed as an ONBUILD trigger"
+        assert [span.start for span in found.spans] == [3]
 
 
 @row("ONB-04")
