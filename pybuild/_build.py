@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _WHOLE = ("max_parallelism", "retry", "shm_size_bytes")
 _COUNTS = (*_WHOLE, "step_timeout")
+_MAX_ID = 128
 
 
 class BuildOptions(TypedDict, total=False):
@@ -158,6 +159,9 @@ def _check(options: BuildOptions) -> None:
             raise UsageError(f"{name} must be a number that is not negative, not {value!r}")
         if name in _WHOLE and not isinstance(value, int):
             raise UsageError(f"{name} must be a whole number, not {value!r}")
+    build_id: object = options.get("build_id", "")
+    if not (isinstance(build_id, str) and len(build_id) <= _MAX_ID and build_id.isprintable()):
+        raise UsageError(f"build_id must be printable text of at most {_MAX_ID} characters")
 
 
 def _policies(given: Sequence[bytes]) -> tuple[Policy, ...]:

@@ -95,7 +95,7 @@ class _Exporting:
         texts: Sequence[str | None] = ()
         if spec.type not in TREE_OUTPUTS:
             maker = self.makers[LayerOptions.of(spec)]
-            ready = [replace(image, layers=_layers(self.store, maker, image)) for image in self.images]
+            ready = [replace(image, layers=_layers(self.store, maker, image, spec)) for image in self.images]
             if self.squash:
                 ready = [squashed(self.store, image, spec) for image in ready]
             texts = self.inline(ready)
@@ -166,8 +166,9 @@ def _tell(spec: OutputSpec, images: Sequence[BuiltImage], step: Phase, emit: OnE
         )
 
 
-def _layers(store: Store, maker: LayerMaker, image: BuiltImage) -> tuple[LayerRef, ...]:
-    """The layers of an image, lowest first.
+def _layers(store: Store, maker: LayerMaker, image: BuiltImage, spec: OutputSpec) -> tuple[LayerRef, ...]:
+    """The layers of an image, lowest first; those that came from another machine's cache are rewritten where
+    times are to be (RPR-02).
 
     Their times are those of their snapshots, so that a cached build gives the same image again.
     """
@@ -180,13 +181,17 @@ def _layers(store: Store, maker: LayerMaker, image: BuiltImage) -> tuple[LayerRe
     refs = []
     for number, info in enumerate(infos):
         layer = maker.layer(info.id)
-        refs.append(
-            LayerRef(
-                diff_id=layer.diff_id,
-                descriptor=layer.descriptor,
-                base=number < base_layers,
-                created=rfc3339(info.created_ns),
-                created_by=info.description,
-            )
+        ref = LayerRef(
+            diff_id=layer.diff_id,
+            descriptor=layer.descriptor,
+            base=number < base_layers,
+            created=rfc3339(info.created_ns),
+            created_by=info.description,
         )
+        clamp_s = LayerOptions.of(spec).clamp_s
+        if clamp_s is not None and info.chain_id is not None:
+            from builder.exporter.rewrite import rewrite_layers
+
+            (ref,) = rewrite_layers(store, (ref,), clamp_s, level=spec.compression_level)
+        refs.append(ref)
     return tuple(refs)

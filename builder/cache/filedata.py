@@ -1,10 +1,13 @@
-"""Moving bytes between open files, and removing what is in the way; relative to open directories only."""
+"""Moving bytes and attributes to open files, removing what is in the way; relative to open directories."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Iterable, Mapping
+
+from builder.cache.treepaths import OVERLAY_XATTRS, TreeError
 
 _SMALL = 256 * 1024
 _CHUNK = 1024 * 1024
@@ -18,6 +21,8 @@ _NOT_POSSIBLE = {
     errno.EBADF,
     errno.ETXTBSY,
 }
+_IGNORED_XATTR_ERRORS = {errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL}
+_XATTR_TOO_BIG = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -144,3 +149,30 @@ def _empty(fd: int, top: int, depth: int, moved: int) -> int:
                 os.close(inner)
             os.rmdir(name, dir_fd=fd)
     return moved
+
+
+def write_pieces(fd: int, pieces: Iterable[bytes | int]) -> None:
+    """Write bytes; a number stands for a hole of that length."""
+    hole_at_end = False
+    for piece in pieces:
+        hole_at_end = isinstance(piece, int)
+        if isinstance(piece, int):
+            os.lseek(fd, piece, os.SEEK_CUR)
+        else:
+            write_all(fd, piece)
+    if hole_at_end:
+        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
+
+
+def set_xattrs(target: int | str, xattrs: Mapping[str, bytes]) -> None:
+    """Set attributes as far as the file system and our rights allow."""
+    for name, value in sorted(xattrs.items()):
+        if name.startswith(OVERLAY_XATTRS):
+            continue
+        try:
+            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+        except OSError as error:
+            if error.errno in _XATTR_TOO_BIG:
+                raise TreeError(f"extended attribute {name}: too big for this file system") from error
+            if error.errno not in _IGNORED_XATTR_ERRORS:
+                raise

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from builder.cache import ownership
-from builder.cache.filedata import copy_data, remove_tree, write_all
+from builder.cache.filedata import copy_data, remove_tree, set_xattrs, write_all, write_pieces
 from builder.cache.tree import (
     DIR_FLAGS,
-    OVERLAY_XATTRS,
     Stack,
     TreeError,
     View,
@@ -30,8 +29,6 @@ from builder.errors import PathNotFound
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_XATTRS: Mapping[str, bytes] = {}
-_IGNORED_XATTR_ERRORS = {errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL}
-_XATTR_TOO_BIG = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 
 
 class Writer(View):
@@ -116,7 +113,7 @@ class Writer(View):
             elif isinstance(source, bytes):
                 write_all(fd, source)
             else:
-                _write_pieces(fd, source)
+                write_pieces(fd, source)
             self._finish(fd, mode, uid, gid, xattrs, mtime_ns)
         finally:
             os.close(fd)
@@ -377,7 +374,7 @@ class Writer(View):
             os.fchown(fd, uid, gid)
             st = os.fstat(fd)
         if xattrs:
-            _set_xattrs(fd, xattrs)
+            set_xattrs(fd, xattrs)
         if stat.S_IMODE(st.st_mode) != mode:
             os.fchmod(fd, mode)
         if mtime_ns is not None:
@@ -409,7 +406,7 @@ class Writer(View):
             os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if xattrs:
-            _set_xattrs(by_fd(dir_fd, name), xattrs)
+            set_xattrs(by_fd(dir_fd, name), xattrs)
         if mode is not None and stat.S_IMODE(st.st_mode) != mode:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
             try:
@@ -421,29 +418,3 @@ class Writer(View):
         if device or ownership.MODE.owners:
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             ownership.write(by_fd(dir_fd, name), st, uid, gid, self._records_of(0), device)
-
-
-def _write_pieces(fd: int, pieces: Iterable[bytes | int]) -> None:
-    hole_at_end = False
-    for piece in pieces:
-        hole_at_end = isinstance(piece, int)
-        if isinstance(piece, int):
-            os.lseek(fd, piece, os.SEEK_CUR)
-        else:
-            write_all(fd, piece)
-    if hole_at_end:
-        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
-
-
-def _set_xattrs(target: int | str, xattrs: Mapping[str, bytes]) -> None:
-    """Set attributes as far as the file system and our rights allow."""
-    for name, value in sorted(xattrs.items()):
-        if name.startswith(OVERLAY_XATTRS):
-            continue
-        try:
-            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
-        except OSError as error:
-            if error.errno in _XATTR_TOO_BIG:
-                raise TreeError(f"extended attribute {name}: too big for this file system") from error
-            if error.errno not in _IGNORED_XATTR_ERRORS:
-                raise

@@ -52,9 +52,7 @@ def translate(error: Exception, request: str) -> RegistryError:
             f"{request}: host name cannot be resolved", request=request, hint="is the network up?"
         )
     if any_of(ConnectionRefusedError):
-        return RegistryError(
-            f"{request}: connection refused", request=request, hint="is the registry running?"
-        )
+        return RegistryError(f"{request}: connection refused", request=request, hint="is the server running?")
     if any_of(requests.exceptions.Timeout, u3.TimeoutError, TimeoutError):
         return RegistryError(f"{request}: timed out", request=request, temporary=True)
     if any_of(

@@ -53,7 +53,12 @@ _CACHE_LIMITS = (
 
 
 def everything(app: App, args: Args) -> int:
-    """Stopped containers, then images without a name (all unused ones with ``--all``), then the cache."""
+    """Stopped containers, then images without a name (all unused ones with ``--all``), then the cache.
+
+    A filter is over the build cache, so with one nothing else is removed.
+    """
+    if args.many("filter"):
+        return cache(app, args)
     what = (
         "all stopped containers, unused images and build cache"
         if args.on("all")

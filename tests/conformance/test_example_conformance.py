@@ -75,7 +75,8 @@ def test_twice_from_an_empty_store_is_the_same_digest(tmp_path: Path, example: E
         runner.env = {**EPOCH}
         dest = tmp_path / f"{name}.tar"
         try:
-            examples.build(runner, example, _archives(example), "--output", f"type=oci,dest={dest}")
+            output = f"type=oci,dest={dest},rewrite-timestamp=true"
+            examples.build(runner, example, _archives(example), "--output", output)
         finally:
             runner.clean()
         digests.append(read_oci(dest).manifest_digest)

@@ -71,7 +71,9 @@ class Bench:
     def file(self, base: Vertex | None, *actions: Action | tuple[Action, Vertex]) -> Vertex:
         """Actions one after another on ``base``; the last result is the output. A copy comes with its source."""
         inputs: list[Vertex] = [] if base is None else [base]
-        inputs += dict.fromkeys(item[1] for item in actions if isinstance(item, tuple) and item[1] is not base)
+        inputs += dict.fromkeys(
+            item[1] for item in actions if isinstance(item, tuple) and item[1] is not base
+        )
         done: list[FileAction] = []
         current = EMPTY if base is None else 0
         for number, item in enumerate(actions):
@@ -167,5 +169,12 @@ def described(view: View, *, times: bool = True) -> dict[str, tuple[Any, ...]]:
         elif stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode):
             held = (os.major(st.st_rdev), os.minor(st.st_rdev))
         time = None if stat.S_ISDIR(st.st_mode) or not times else int(st.st_mtime)
-        found[path] = (oct(st.st_mode), st.st_uid, st.st_gid, held, tuple(sorted(view.xattrs(path).items())), time)
+        found[path] = (
+            oct(st.st_mode),
+            st.st_uid,
+            st.st_gid,
+            held,
+            tuple(sorted(view.xattrs(path).items())),
+            time,
+        )
     return found

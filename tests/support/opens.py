@@ -25,6 +25,8 @@ def watched(*files: Path) -> Iterator[list[str]]:
             data = os.read(fd, 1 << 16)
         except BlockingIOError:
             return
-        found.extend(sorted({names[int.from_bytes(data[at : at + 4], "little")] for at in range(0, len(data), 16)}))
+        found.extend(
+            sorted({names[int.from_bytes(data[at : at + 4], "little")] for at in range(0, len(data), 16)})
+        )
     finally:
         os.close(fd)

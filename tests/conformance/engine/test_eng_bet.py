@@ -25,7 +25,7 @@ def test_a_miss_is_explained_and_an_ignored_file_is_named(lab: Lab, command: Run
     shown = command.build(context, "--network=none", "--explain")
     assert "src/b" in shown.err + shown.out
     assert "src/a" not in "".join(line for line in (shown.err + shown.out).splitlines() if "changed" in line)
-    with pytest.raises(PathNotFound, match="/secret.env") as caught:
+    with pytest.raises(PathNotFound, match=r"/secret\.env") as caught:
         lab.build(context, "FROM busybox\nCOPY secret.env /\n")
     assert "*.env" in f"{caught.value.hint} {caught.value.context}"
 
@@ -49,7 +49,10 @@ def test_copies_do_what_is_documented(lab: Lab) -> None:
     assert lab.quick(text, files).names("to") == ["a", "keep"], "a file that is a source is excluded as well"
     lab.quick("FROM busybox\nCOPY a b /name\n", files)
     assert any("name" in event.short for event in lab.watcher.events if isinstance(event, WarningEvent))
-    for line, message in (("COPY --chown=ghost a /", "user 'ghost'"), ("COPY --chown=app:ghost a /", "group 'ghost'")):
+    for line, message in (
+        ("COPY --chown=ghost a /", "user 'ghost'"),
+        ("COPY --chown=app:ghost a /", "group 'ghost'"),
+    ):
         with pytest.raises(SolveError, match=message) as caught:
             lab.quick(f"FROM busybox\n{line}\n", files)
         assert caught.value.first_line == 2

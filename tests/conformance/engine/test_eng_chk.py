@@ -203,9 +203,9 @@ def test_links_at_the_top_are_hashed_through_where_asked(tree: Path) -> None:
     assert select(tree, through) == named(model_entry(tree / "d/f"))
     assert select(tree, plain) == named(model_entry(tree / "link"))
     wild = Copy(src="/lin*", dest="/x/", allow_wildcard=True, follow_symlink=True)
-    assert select(tree, wild) == named(
-        hashlib.sha256(b"\0link\0" + model_entry(tree / "d/f")).digest()
-    ), "under the name that was asked for"
+    assert select(tree, wild) == named(hashlib.sha256(b"\0link\0" + model_entry(tree / "d/f")).digest()), (
+        "under the name that was asked for"
+    )
 
 
 @row("CHK-07")
@@ -229,7 +229,11 @@ def test_components_are_followed_inside_the_tree_and_cycles_end(tree: Path) -> N
 @row("CHK-08")
 @pytest.mark.parametrize(
     ("line", "path"),
-    [("COPY nope /x", "/nope"), ("COPY --from=busybox /no/pe /x", "/no/pe"), ("COPY --parents no/./pe /x", "/no")],
+    [
+        ("COPY nope /x", "/nope"),
+        ("COPY --from=busybox /no/pe /x", "/no/pe"),
+        ("COPY --parents no/./pe /x", "/no"),
+    ],
 )
 def test_a_missing_path_is_quoted_with_its_ref(lab: Lab, line: str, path: str) -> None:
     with pytest.raises(PathNotFound) as caught:

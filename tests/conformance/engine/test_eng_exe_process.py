@@ -22,7 +22,7 @@ from builder.solver.ops.machine import EMULATOR, Emulation
 from builder.solver.types import Secret
 from runtime import emulation
 from runtime.launcher import Launcher
-from tests.support.buildlab import Built, Lab
+from tests.support.buildlab import Lab
 from tests.support.cli import Runner
 from tests.support.handmade import Bench
 from tests.support.rows import row
@@ -171,7 +171,7 @@ def test_an_ordinary_user_without_daemon_or_id_ranges(lab: Lab, tmp_path: Path) 
         (work / "base.tar").chmod(0o644)
         (work / "context").mkdir()
         (work / "context/Dockerfile").write_text(
-            "FROM busybox\nCOPY --chown=5:6 f /f\nRUN id -u > /who; chown 7:6 /f\n"
+            "FROM busybox\nCOPY --chown=5:6 f /f\nRUN id -u > /who; chown 7:6 /f\nCOPY --link --chown=8:9 f /linked/f\n"
         )
         (work / "context/f").write_text("f")
         for path in (work, work / "context"):
@@ -185,12 +185,12 @@ def test_an_ordinary_user_without_daemon_or_id_ranges(lab: Lab, tmp_path: Path) 
         user.run("load", "-i", work / "base.tar")
         user.run("build", "--network=none", f"--output=type=tar,dest={work}/out.tar", work / "context")
         listed = subprocess.run(
-            ["tar", "--numeric-owner", "-tvf", work / "out.tar", "f"],
+            ["tar", "--numeric-owner", "-tvf", work / "out.tar", "f", "linked/f"],
             capture_output=True,
             text=True,
             check=True,
         )
-        assert " 7/6 " in listed.stdout
+        assert " 7/6 " in listed.stdout and " 8/9 " in listed.stdout
         shown = subprocess.run(
             ["tar", "-xOf", work / "out.tar", "who"], capture_output=True, text=True, check=True
         )

@@ -110,7 +110,13 @@ def test_mkfile(bench: Bench, tree: Path) -> None:
     finally:
         os.umask(old)
     assert mode(first) == 0o666 and first and (first.st_uid, first.st_gid) == (0, 0)
-    assert second and (mode(second), second.st_size, second.st_uid, second.st_gid, second.st_mtime) == (0o640, 0, 3, 4, 5)
+    assert second and (mode(second), second.st_size, second.st_uid, second.st_gid, second.st_mtime) == (
+        0o640,
+        0,
+        3,
+        4,
+        5,
+    )
     with pytest.raises(PathNotFound, match='"/no": not found'):
         bench.solve(bench.file(base, MkFile(path="/no/x", data=b"")))
 
@@ -137,7 +143,9 @@ def test_rm(bench: Bench, tree: Path) -> None:
 @row("FIL-05")
 @pytest.mark.parametrize("target", ["/absolute/./x//", "../../../..", "no such thing", " "])
 def test_the_text_of_a_link_is_kept(bench: Bench, target: str) -> None:
-    made = bench.file(None, Symlink(old_path=target, new_path="/l", owner=by_id(1, 2), timestamp_ns=9 * SECOND))
+    made = bench.file(
+        None, Symlink(old_path=target, new_path="/l", owner=by_id(1, 2), timestamp_ns=9 * SECOND)
+    )
     with bench.view(made) as view:
         assert view.readlink("l") == target
         st = view.lstat("l")
@@ -147,6 +155,7 @@ def test_the_text_of_a_link_is_kept(bench: Bench, target: str) -> None:
 def archive(*, evil: bool = False) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+
         def add(name: str, **fields: object) -> None:
             info = tarfile.TarInfo(name)
             for key, value in {"uid": 11, "gid": 12, "mode": 0o640, "mtime": 3, **fields}.items():
@@ -173,7 +182,9 @@ def test_an_archive_is_extracted(bench: Bench, tmp_path: Path, pack: Callable[[b
     root.mkdir()
     (root / "named.anything").write_bytes(pack(archive()))
     (root / "link").symlink_to("named.anything")
-    unpack = Copy(src="/link", dest="/new/place", attempt_unpack=True, follow_symlink=True, create_dest_path=True)
+    unpack = Copy(
+        src="/link", dest="/new/place", attempt_unpack=True, follow_symlink=True, create_dest_path=True
+    )
     with bench.view(bench.file(None, (unpack, bench.put(root)))) as view:
         assert mode(view.lstat("new/place")) == 0o755
         st = view.lstat("new/place/in/file")
@@ -219,7 +230,11 @@ def test_chained_actions_make_one_layer_and_every_output_is_committed(bench: Ben
         )
     )
     forked = bench.vertex(op)
-    assert [sorted(bench.look(forked, index)) for index in range(3)] == [["one"], ["one", "two"], ["copied", "three"]]
+    assert [sorted(bench.look(forked, index)) for index in range(3)] == [
+        ["one"],
+        ["one", "two"],
+        ["copied", "three"],
+    ]
     assert not [info for info in bench.store.snapshots.list() if info.kind == "active"]
 
 
@@ -251,14 +266,19 @@ def test_owners_by_name_come_from_the_given_state(bench: Bench, tmp_path: Path) 
 
     def chown(user: str = "", group: str = "", at: int = 0) -> ChownOpt:
         return ChownOpt(
-            user=UserOpt(name=user, input=at) if user else None, group=UserOpt(name=group, input=at) if group else None
+            user=UserOpt(name=user, input=at) if user else None,
+            group=UserOpt(name=group, input=at) if group else None,
         )
 
     made = bench.file(base, MkFile(path="/a", data=b"", owner=chown("app")),
                       MkFile(path="/b", data=b"", owner=chown("app", "web")), MkDir(path="/c", owner=chown("", "web")))  # fmt: skip
     found = bench.look(made)
     assert [found[path][1:3] for path in "abc"] == [(100, 200), (100, 33), (0, 33)]
-    for owner, what in ((chown("nobody"), "user 'nobody'"), (chown("app", "nogroup"), "group 'nogroup'"), (chown("half"), "half")):
+    for owner, what in (
+        (chown("nobody"), "user 'nobody'"),
+        (chown("app", "nogroup"), "group 'nogroup'"),
+        (chown("half"), "half"),
+    ):
         with pytest.raises(PybuildError, match=what):
             bench.solve(bench.file(base, MkFile(path="/x", data=b"", owner=owner)))
     with pytest.raises(PybuildError, match="app") as caught:

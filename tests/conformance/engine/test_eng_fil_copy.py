@@ -72,7 +72,9 @@ def test_everything_is_kept_and_parents_are_plain(bench: Bench, tree: Path) -> N
         assert at(view, "a/b/to/f") == ("0o2750", 1, 2, 103)
         assert at(view, "a/b/to/e") == ("0o1770", 3, 4, 103)
         assert view.xattrs("a/b/to/e") == {"user.k": b"v"}
-    given = copied(bench, tree, dest="/a/b/to", create_dest_path=True, mode=0o700, owner=OWNER, timestamp_ns=9 * SECOND)
+    given = copied(
+        bench, tree, dest="/a/b/to", create_dest_path=True, mode=0o700, owner=OWNER, timestamp_ns=9 * SECOND
+    )
     with bench.view(given) as view:
         assert at(view, "a") == at(view, "a/b") == ("0o700", 5, 6, 9)
     with pytest.raises(PathNotFound, match='"/a/b": not found'):
@@ -102,12 +104,19 @@ def test_the_content_of_a_directory(bench: Bench, tree: Path) -> None:
 
 @row("FIL-09")
 def test_nested_directories_end_like_the_source(bench: Bench, tree: Path) -> None:
-    base = bench.file(None, MkDir(path="/to"), MkDir(path="/to/e", mode=0o700, owner=OWNER), MkFile(path="/to/e/mine", data=b""))
+    base = bench.file(
+        None,
+        MkDir(path="/to"),
+        MkDir(path="/to/e", mode=0o700, owner=OWNER),
+        MkFile(path="/to/e/mine", data=b""),
+    )
     with bench.view(copied(bench, tree, base, dir_contents=True)) as view:
         assert at(view, "to/e") == ("0o1770", 3, 4, 103)
         assert view.xattrs("to/e") == {"user.k": b"v"}
         assert view.lstat("to/e/mine") is not None
-    with bench.view(copied(bench, tree, base, dir_contents=True, mode=0o500, owner=OWNER, timestamp_ns=SECOND)) as view:
+    with bench.view(
+        copied(bench, tree, base, dir_contents=True, mode=0o500, owner=OWNER, timestamp_ns=SECOND)
+    ) as view:
         assert at(view, "to/e") == at(view, "to/f") == ("0o500", 5, 6, 1)
 
 
@@ -123,7 +132,9 @@ def test_files_are_replaced_and_types_must_fit(bench: Bench, tree: Path, tmp_pat
     assert bench.read(replaced, "other-name") == "old"
     with bench.view(replaced) as view:
         assert view.readlink("to/link") == "f"
-    dir_in_the_way = bench.file(None, MkDir(path="/to"), MkDir(path="/to/f"), MkFile(path="/to/f/x", data=b""))
+    dir_in_the_way = bench.file(
+        None, MkDir(path="/to"), MkDir(path="/to/f"), MkFile(path="/to/f/x", data=b"")
+    )
     file_in_the_way = bench.file(None, MkDir(path="/to"), MkFile(path="/to/e", data=b""))
     with pytest.raises(PybuildError, match="cannot replace to directory /to/f with file"):
         bench.solve(copied(bench, tree, dir_in_the_way, dir_contents=True))
@@ -156,7 +167,9 @@ def test_links_are_made_again(bench: Bench, tree: Path) -> None:
         ({"mode_str": "u+s"}, "0o4640", "0o4745", "0o4700"),
     ],
 )
-def test_modes(bench: Bench, tmp_path: Path, fields: dict[str, Any], file: str, program: str, folder: str) -> None:
+def test_modes(
+    bench: Bench, tmp_path: Path, fields: dict[str, Any], file: str, program: str, folder: str
+) -> None:
     root = tmp_path / "modes"
     (root / "d/folder").mkdir(parents=True)
     for name, mode in (("file", 0o640), ("program", 0o745), ("folder", 0o700)):
@@ -166,7 +179,11 @@ def test_modes(bench: Bench, tmp_path: Path, fields: dict[str, Any], file: str, 
     old = os.umask(0o077)
     try:
         with bench.view(copied(bench, root, **fields)) as view:
-            assert [at(view, f"to/{name}")[0] for name in ("file", "program", "folder")] == [file, program, folder]
+            assert [at(view, f"to/{name}")[0] for name in ("file", "program", "folder")] == [
+                file,
+                program,
+                folder,
+            ]
     finally:
         os.umask(old)
 
@@ -180,7 +197,9 @@ def test_names_of_one_file_stay_names_of_one_file(bench: Bench, tree: Path) -> N
         assert one is not None and two is not None
         assert one.st_ino == two.st_ino and one.st_nlink == 2
     source = bench.put(tree)
-    twice = bench.file(None, (Copy(src="/d/f", dest="/one"), source), (Copy(src="/d/e/far", dest="/two"), source))
+    twice = bench.file(
+        None, (Copy(src="/d/f", dest="/one"), source), (Copy(src="/d/e/far", dest="/two"), source)
+    )
     with bench.view(twice) as view:
         one, two = view.lstat("one"), view.lstat("two")
         assert one is not None and two is not None and one.st_ino != two.st_ino
@@ -213,7 +232,12 @@ def test_patterns_are_tested_below_each_source(bench: Bench, tree: Path) -> None
     assert left(include_patterns=("nothing/here",)) == ["to"], "directories come only with what is in them"
     assert left(exclude_patterns=("e",)) == ["to", "to/f", "to/link"]
     assert left(exclude_patterns=("e", "!e/deep")) == ["to", "to/e", "to/e/deep", "to/f", "to/link"]
-    assert left(src="/way", follow_symlink=True, exclude_patterns=("**/deep", "link")) == ["to", "to/e", "to/e/x.go", "to/f"]
+    assert left(src="/way", follow_symlink=True, exclude_patterns=("**/deep", "link")) == [
+        "to",
+        "to/e",
+        "to/e/x.go",
+        "to/f",
+    ]
     with bench.view(copied(bench, tree, include_patterns=("e/*.go",))) as view:
         assert at(view, "to/e") == ("0o1770", 3, 4, 103), "with the metadata of the source"
 
@@ -257,7 +281,10 @@ def test_special_files_by_every_way(bench: Bench, tmp_path: Path, way: str) -> N
         os.chdir(root)
         made.bind("socket")
         os.chdir(here)
-    given, base = bench.put(root), bench.file(None, MkDir(path="/other"), Symlink(old_path="x", new_path="/link"))
+    given, base = (
+        bench.put(root),
+        bench.file(None, MkDir(path="/other"), Symlink(old_path="x", new_path="/link")),
+    )
     merged = bench.merge(base, given)
     action = Copy(src="/", dest="/", dir_contents=True)
     head = {

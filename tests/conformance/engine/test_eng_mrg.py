@@ -96,7 +96,9 @@ def test_a_diff_with_an_ancestor_is_the_layers_between(bench: Bench) -> None:
     two = bench.file(one, text("/b", "b2"), text("/c", "c"))
     diff = bench.diff(base, two)
     assert sorted(bench.look(diff)) == ["b", "c"]
-    assert [layer.diff_id for layer in bench.layers(diff)] == [layer.diff_id for layer in bench.layers(two)][1:]
+    assert [layer.diff_id for layer in bench.layers(diff)] == [layer.diff_id for layer in bench.layers(two)][
+        1:
+    ]
     blobs = bench.store.db.all("SELECT COUNT(*) FROM blobs")
     bench.layers(bench.merge(base, diff))
     assert bench.store.db.all("SELECT COUNT(*) FROM blobs") == blobs, "no layer is packed again"
@@ -259,7 +261,9 @@ def test_a_diff_on_its_lower_tree_gives_the_upper_one_here_and_for_whoever_pulls
     third = tmp_path / "third"
     third.mkdir()
     scramble(rng, third)
-    merged = bench.merge(bench.put(third), diff, bench.file(None, directory("/z"), Symlink(old_path="x", new_path="/z/l")))
+    merged = bench.merge(
+        bench.put(third), diff, bench.file(None, directory("/z"), Symlink(old_path="x", new_path="/z/l"))
+    )
     again = bench.apply(bench.layers(merged), tmp_path / "again")
     with View((again,)) as view:
         assert described(view, times=False) == strip(bench, merged)
@@ -274,5 +278,7 @@ def strip(bench: Bench, vertex: Vertex) -> dict[str, tuple[object, ...]]:
 def test_a_diff_is_a_source_like_any_other(bench: Bench) -> None:
     base = bench.file(None, text("/a", "a"))
     other = bench.file(None, text("/a", "b"), directory("/d"))
-    copied = bench.file(None, directory("/to"), (Copy(src="/", dest="/to", dir_contents=True), bench.diff(base, other)))
+    copied = bench.file(
+        None, directory("/to"), (Copy(src="/", dest="/to", dir_contents=True), bench.diff(base, other))
+    )
     assert sorted(bench.look(copied)) == ["to", "to/a", "to/d"]
