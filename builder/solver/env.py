@@ -107,7 +107,7 @@ class SolveEnv:
     cdi_dirs: tuple[str, ...] = ()
     search_path: str = ""
     """Where emulators for other processors are looked for."""
-    dns: Dns = Dns()
+    dns: Dns = field(default_factory=Dns)
     """What ``/etc/resolv.conf`` of RUN steps says in the place of the host's; never part of a key."""
     max_parallelism: int = 0
     """How many steps run at once; 0 = one per CPU."""

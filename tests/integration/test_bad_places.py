@@ -65,7 +65,8 @@ def test_an_unknown_stage_is_named_with_the_line(pybuild: Runner, busybox: Path,
     ctx = context(tmp_path, "FROM busybox AS compile\nFROM scratch\nCOPY --from=compiler /x /x\n")
     said(pybuild.run("build", ctx, status=None), "Dockerfile:3", ">>> COPY --from=compiler /x /x", "compile")
     said(pybuild.run("build", "--target", "compil", ctx, status=None), "target stage", "did you mean compile")
-    assert entries(pybuild.root) == before
+    left = [name for name in entries(pybuild.root) if not name.startswith("history/")]
+    assert left == before
 
 
 def test_a_base_that_nobody_serves(pybuild: Runner, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_registry_errors_keep_status_host_and_words(lab: Lab) -> None:
         missing = _failure(lab, f"{host}/none:v1")
         assert host in missing
         assert "not found" in missing
-        registry.put_manifest("secret", "v1", b"{}", "application/vnd.oci.image.manifest.v1+json")
+        registry.put_manifest("secret", "v1", b'{"only": "here"}', "application/vnd.oci.image.manifest.v1+json")
         registry.faults.append(Fault(match="GET /v2/secret/manifests", status=403, times=9))
         refused = _failure(lab, f"{host}/secret:v1")
         assert host in refused
