@@ -145,23 +145,24 @@ class CommandJudge:
             return self._known[question]
 
     def _ask(self, question: str, identifier: str, attrs: Mapping[str, str]) -> Judgement:
-        import subprocess
+        from builder.sources.command import ask
 
         name = self.command[0]
         try:
-            done = subprocess.run(
+            status, said = ask(
                 self.command,
-                input=question.encode("utf-8", "surrogateescape"),
-                stdout=subprocess.PIPE,
-                timeout=COMMAND_TIMEOUT_S,
-                check=False,
+                question.encode("utf-8", "surrogateescape"),
+                limit=_REPLY_LIMIT,
+                timeout_s=COMMAND_TIMEOUT_S,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except UsageError as error:
+            raise UsageError(f"source policy command {name}: {error.message}") from error
+        except OSError as error:
             raise UsageError(f"source policy command {name}: {error}") from error
-        if done.returncode != 0:
-            return Judgement(reason=f"{name} ended with status {done.returncode}")
+        if status != 0:
+            return Judgement(reason=f"{name} ended with status {status}")
         try:
-            answer = json.loads(done.stdout[:_REPLY_LIMIT])
+            answer = json.loads(said)
             action, updates = str(answer["action"]).upper(), answer.get("updates") or {}
             message = str(answer.get("message") or "")
             new = {**attrs, **{str(k): str(v) for k, v in (updates.get("attrs") or {}).items()}}
