@@ -6,6 +6,7 @@ from builder.errors import NoSuchImage
 from builder.oci.reference import Reference
 from cli.app import App
 from cli.flags import Args
+from cli.platforms import platform_of
 from runtime.errors import PybuildError
 
 POLICIES = ("always", "missing", "never")
@@ -27,11 +28,10 @@ def ensure_image(app: App, args: Args) -> None:
     if not known and not quiet:
         app.note(f"Unable to find image '{Reference.parse(name).with_default_tag().familiar}' locally")
     from builder.images import pull_image
-    from builder.oci.platform import Platform
     from cli.render.task import Task
 
-    platform = Platform.parse(args.text("platform")) if args.text("platform") else None
     try:
+        platform = platform_of(args)
         with Task(app.settings, f"pull {name}", quiet=quiet) as task:
             pull_image(app.store, name, platform, task.on_event, app.registry_config(), vertex=task.vertex)
     except PybuildError as error:

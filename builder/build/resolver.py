@@ -77,8 +77,9 @@ class BuildResolver:
             name = self._passed_image(f"docker-image://{ref}", attrs)
             found = self._image(name, platform, mode)
             pinned = f"docker-image://{name.partition('@')[0]}@{found.digest}"
-            if (ref := self._passed_image(pinned, attrs)) == pinned.removeprefix("docker-image://"):
-                return found
+            ref = self._passed_image(pinned, attrs)
+            if ref in (pinned.removeprefix("docker-image://"), name):
+                return found  # a rule that matches with and without the digest takes it off again
         raise InvalidValue(f"{ref}: converted by policy more than {MAX_ROUNDS} times", code="policy-loop")
 
     def gated(self, conversion: Conversion) -> Conversion:

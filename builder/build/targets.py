@@ -7,14 +7,17 @@ from dataclasses import replace
 from builder.build.export import TREE_OUTPUTS
 from builder.build.memo import full_names
 from builder.build.request import BuildRequest
-from builder.errors import UsageError
+from builder.errors import InvalidValue, UsageError
 from builder.exporter.types import OutputSpec
 from builder.oci.platform import Platform
 
 
 def platforms_of(request: BuildRequest) -> tuple[Platform, ...]:
-    """The platforms asked for, each once."""
-    return tuple(dict.fromkeys(map(Platform.parse, request.platforms)))
+    """The platforms asked for, each once. Raises UsageError."""
+    try:
+        return tuple(dict.fromkeys(map(Platform.parse, request.platforms)))
+    except InvalidValue as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 def multi_platform(request: BuildRequest) -> bool:

@@ -7,14 +7,11 @@ staged name goes last. Whatever is interrupted is finished or removed by the nex
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from builder.cache.db import Database
@@ -23,11 +20,12 @@ from builder.cache.locks import Gate
 from builder.cache.names import blob_path
 from builder.cache.problems import from_os, translated
 from builder.cache.staging import claim_file, token
-from builder.errors import BlobMissing, DigestMismatch, StoreError
+from builder.errors import BlobMissing, StoreError
 from builder.oci.digest import Digest
 
-_COPY_CHUNK = 1 << 20
-_FICLONE = 0x40049409
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.blobwriter import FileBlobWriter
 
 
 class BlobStore:
@@ -100,12 +98,12 @@ class BlobStore:
         """Store several in one go: one flush of the directory and one transaction for all."""
         digests = tuple(Digest.of(data) for data in items)
         new = {d: data for d, data in zip(digests, items, strict=True) if not self._claim(d)}
-        staged: list[_Staged] = []
+        staged: list[Staged] = []
         try:
             with translated("write a blob"):
                 for digest, data in new.items():
                     path, fd = claim_file(self._tmp, "blob")
-                    staged.append(_Staged(path, fd, digest, len(data)))
+                    staged.append(Staged(path, fd, digest, len(data)))
                     write_all(fd, data)
             if staged:
                 self._publish(staged)
@@ -116,6 +114,8 @@ class BlobStore:
 
     def writer(self, *, expected: Digest | None = None, size: int | None = None) -> FileBlobWriter:
         """Stage a blob piece by piece; ``commit()`` raises DigestMismatch when it is another one."""
+        from builder.cache.blobwriter import FileBlobWriter
+
         return FileBlobWriter(self, expected, size)
 
     def adopt(self, path: Path, digest: Digest) -> None:
@@ -188,7 +188,7 @@ class BlobStore:
         self._touch(digest)
         return True
 
-    def _publish(self, staged: Sequence[_Staged]) -> None:
+    def _publish(self, staged: Sequence[Staged]) -> None:
         """Make staged and complete blobs visible, in the order that docs/formats/store.md gives."""
         assert not self._db.in_write, "the gate comes before a transaction"
         with translated("publish a blob"):
@@ -244,89 +244,7 @@ class BlobStore:
         flush()
 
 
-class FileBlobWriter:
-    """See ``BlobStore.writer``."""
-
-    def __init__(self, store: BlobStore, expected: Digest | None, size: int | None) -> None:
-        self._store = store
-        self._expected = expected
-        self._want_size = size
-        self._hash = hashlib.new(expected.algorithm) if expected is not None else hashlib.sha256()
-        self._size = 0
-        self._done = False
-        with translated("write a blob"):
-            path, fd = claim_file(store._tmp, "blob")
-        self._staged = _Staged(path, fd, expected, 0)
-
-    def __enter__(self) -> FileBlobWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        """Append; StoreFull when the disk is, DigestMismatch when it grows beyond the announced size."""
-        view = memoryview(data).cast("B") if isinstance(data, memoryview) else memoryview(data)
-        self._size += len(view)
-        if self._want_size is not None and self._size > self._want_size:
-            raise DigestMismatch(f"{self._label()} has more than the announced {self._want_size} bytes")
-        self._hash.update(view)
-        with translated("write a blob"):
-            write_all(self._staged.fd, view)
-        return len(view)
-
-    def copy_from(self, source: int) -> None:
-        """Append a whole file, sharing its blocks where the file system can; it is read once, for the
-        digest.
-        """
-        if self._size == 0:
-            try:
-                fcntl.ioctl(self._staged.fd, _FICLONE, source)
-            except OSError:
-                pass
-            else:
-                self._hash_whole()
-                return
-        with translated("read a file"):
-            while chunk := os.read(source, _COPY_CHUNK):
-                self.write(chunk)
-
-    def commit(self) -> tuple[Digest, int]:
-        """Publish; returns digest and size. DigestMismatch when they are not as announced."""
-        if self._want_size is not None and self._size != self._want_size:
-            raise DigestMismatch(
-                f"{self._label()} has {self._size} bytes instead of the announced {self._want_size}"
-            )
-        found = Digest(self._hash.name, self._hash.hexdigest())
-        if self._expected is not None and found != self._expected:
-            raise DigestMismatch(f"content has digest {found} instead of {self._expected}")
-        self._staged.digest, self._staged.size = found, self._size
-        if not self._store._claim(found):
-            self._store._publish((self._staged,))
-        self.close()
-        return found, self._size
-
-    def close(self) -> None:
-        """Drop what was not committed."""
-        if not self._done:
-            self._done = True
-            self._staged.drop()
-
-    def _hash_whole(self) -> None:
-        with translated("read a file"):
-            fd = self._staged.fd
-            while chunk := os.pread(fd, _COPY_CHUNK, self._size):
-                self._hash.update(chunk)
-                self._size += len(chunk)
-            os.lseek(fd, 0, os.SEEK_END)
-
-    def _label(self) -> str:
-        return f"blob {self._expected}" if self._expected is not None else "blob"
-
-
-class _Staged:
+class Staged:
     """A file below ``tmp/`` that will be a blob."""
 
     __slots__ = ("_digest", "fd", "linked", "path", "size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from builder.cache.treepaths import OVERLAY_XATTRS, TreeError
 
@@ -24,6 +24,8 @@ _NOT_POSSIBLE = {
 _IGNORED_XATTR_ERRORS = {errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL}
 _XATTR_TOO_BIG = {errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+XattrFailed = Callable[[str, OSError], None]
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -164,14 +166,21 @@ def write_pieces(fd: int, pieces: Iterable[bytes | int]) -> None:
         os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
 
 
-def set_xattrs(target: int | str, xattrs: Mapping[str, bytes]) -> None:
-    """Set attributes as far as the file system and our rights allow."""
+def set_xattrs(target: int | str, xattrs: Mapping[str, bytes], failed: XattrFailed | None = None) -> None:
+    """Set attributes as far as the file system and our rights allow.
+
+    With ``failed`` nothing is an error: it is told of those that could not be set, and why. Without it the
+    ones that are not supported are passed over, and TreeError is raised for one that is too big.
+    """
     for name, value in sorted(xattrs.items()):
         if name.startswith(OVERLAY_XATTRS):
             continue
         try:
             os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
         except OSError as error:
+            if failed is not None:
+                failed(name, error)
+                continue
             if error.errno in _XATTR_TOO_BIG:
                 raise TreeError(f"extended attribute {name}: too big for this file system") from error
             if error.errno not in _IGNORED_XATTR_ERRORS:

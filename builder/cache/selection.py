@@ -10,7 +10,7 @@ import functools
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builder.cache.patterns import PatternList, has_wildcard, unescape, wildcard
 from builder.cache.tree import SourceTree, clean, join
@@ -19,11 +19,14 @@ from builder.errors import PathNotFound
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source of a copy: ``name`` is what it was called, ``path`` where it really is."""
+    """One source of a copy: ``name`` is what it was called, ``path`` where it really is; ``matched`` by a
+    wildcard.
+    """
 
     name: str
     path: str
     stat: os.stat_result
+    matched: bool = False
 
     @property
     def is_dir(self) -> bool:
@@ -72,7 +75,7 @@ def find_sources(tree: SourceTree, src: str, *, wildcards: bool, follow: bool) -
     first = next(i for i, part in enumerate(parts) if has_wildcard(part) or "\\" in part)
     start = tree.resolve("/".join(parts[:first]))
     names = _expand(tree, start, parts[first:])
-    return [_literal(tree, name, follow) for name in names]
+    return [replace(_literal(tree, name, follow), matched=True) for name in names]
 
 
 def _literal(tree: SourceTree, name: str, follow: bool) -> Source:
@@ -112,10 +115,17 @@ def check_required(tree: SourceTree, base: str, required: tuple[str, ...]) -> No
 
 
 def excludes_source(source: Source, exclude: tuple[str, ...]) -> bool:
-    """Whether a file that is itself a source is left out: tested by its name (CPY-18)."""
-    if not exclude or source.is_dir:
+    """Whether a source itself is left out: tested by its name (CPY-18).
+
+    A directory is when a wildcard matched it and nothing in it can be excepted. One that was named is where
+    the patterns begin, and stays.
+    """
+    if not exclude or (source.is_dir and not source.matched):
         return False
-    return pattern_list(exclude).matches(source.name.rpartition("/")[2])
+    patterns = pattern_list(exclude)
+    if source.is_dir and patterns.has_exceptions:
+        return False
+    return patterns.matches(source.name.rpartition("/")[2])
 
 
 def below(

@@ -10,38 +10,25 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 from builder.cache import ownership
-from builder.cache.filedata import copy_data, remove_tree, set_xattrs, write_all, write_pieces
-from builder.cache.tree import (
-    DIR_FLAGS,
-    Stack,
-    TreeError,
-    View,
-    by_fd,
-    join,
-    read_xattrs,
-    split,
-)
+from builder.cache.filedata import copy_data, remove_tree, write_all, write_pieces
+from builder.cache.tree import Stack, TreeError, View, by_fd, join, read_xattrs, split
+from builder.cache.treeupper import Upper, times_kept
 from builder.errors import PathNotFound
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_XATTRS: Mapping[str, bytes] = {}
 
 
-class Writer(View):
+class Writer(Upper):
     """A view plus the upper directory that takes its changes; one thread at a time.
 
     Parents must exist (``makedirs``). Anything that is not a directory is replaced; replacing a directory by
     something else is refused (``remove`` it first). Modes are taken as given, the umask has no say. Extended
     attributes are best effort; overlayfs' own are never written.
     """
-
-    def __init__(self, upper: Path, lowers: Sequence[Path] = (), *, userxattr: bool = False) -> None:
-        super().__init__((upper, *lowers), userxattr=userxattr)
-        self.upper = upper
 
     # --- making things
 
@@ -253,42 +240,6 @@ class Writer(View):
 
     # --- the upper directory
 
-    def _up(self, path: str) -> Stack:
-        """The stack of an existing directory, its upper part made; PathNotFound when it is none."""
-        stack = self._dir(path)
-        if stack and stack[0][0] == 0:
-            return stack
-        if not stack:
-            raise PathNotFound(f'"/{path}": not a directory', path=path)
-        parent, name = split(path)
-        st = self._stat_of(stack)
-        xattrs = read_xattrs(by_fd(stack[0][1], "."))
-        up = self._up(parent)[0][1]
-        os.mkdir(name, 0o700, dir_fd=up)
-        fd = os.open(name, DIR_FLAGS, dir_fd=up)
-        self._finish(fd, stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid, xattrs, st.st_mtime_ns)
-        stack = ((0, fd), *stack)
-        self._dirs[path] = stack
-        self._fds += 1
-        return stack
-
-    def _make_dir(self, parent: Stack, path: str, name: str) -> int:
-        """A new upper directory where there is none; opaque when it would show a lower one."""
-        up = parent[0][1]
-        try:
-            os.mkdir(name, 0o700, dir_fd=up)
-        except FileExistsError:
-            os.unlink(name, dir_fd=up)
-            os.mkdir(name, 0o700, dir_fd=up)
-        fd = os.open(name, DIR_FLAGS, dir_fd=up)
-        if len(parent) > 1:
-            below = self._find(parent[1:], name)
-            if below is not None and stat.S_ISDIR(below[1].st_mode):
-                os.setxattr(fd, self._opaque, b"y")
-        self._forget(path)
-        self._remember(path, ((0, fd),))
-        return fd
-
     def _place(self, path: str) -> tuple[int, str]:
         """The upper directory and the name to make something at, any old non-directory there unlinked."""
         self._tidy()
@@ -334,6 +285,13 @@ class Writer(View):
         if stat.S_ISDIR(st.st_mode):
             self._up(path)
             return st
+        with times_kept(self._up(parent)[0][1]):
+            self._take_up(path, holder, st)
+        return st
+
+    def _take_up(self, path: str, holder: int, st: os.stat_result) -> None:
+        """Copy an entry that is no directory from the lower directory ``holder``."""
+        name = split(path)[1]
         xattrs = read_xattrs(by_fd(holder, name))
         if stat.S_ISREG(st.st_mode):
             with open(self.open(path), "rb", buffering=0) as file:
@@ -353,68 +311,3 @@ class Writer(View):
             self.mknod(
                 path, st.st_mode, st.st_rdev, st.st_uid, st.st_gid, mtime_ns=st.st_mtime_ns, xattrs=xattrs
             )
-        return st
-
-    def _forget_below(self, path: str) -> None:
-        self._forget(path)
-        prefix = path + "/"
-        for known in [known for known in self._dirs if known.startswith(prefix)]:
-            self._forget(known)
-
-    # --- metadata
-
-    def _finish(
-        self, fd: int, mode: int, uid: int, gid: int, xattrs: Mapping[str, bytes], mtime_ns: int | None
-    ) -> None:
-        """Owner, then attributes, mode and time: changing the owner clears set-id bits and capabilities."""
-        st = os.fstat(fd)
-        if ownership.MODE.owners:
-            ownership.write(fd, st, uid, gid, self._records_of(0))
-        elif st.st_uid != uid or st.st_gid != gid:
-            os.fchown(fd, uid, gid)
-            st = os.fstat(fd)
-        if xattrs:
-            set_xattrs(fd, xattrs)
-        if stat.S_IMODE(st.st_mode) != mode:
-            os.fchmod(fd, mode)
-        if mtime_ns is not None:
-            os.utime(fd, ns=(mtime_ns, mtime_ns))
-
-    def _finish_name(
-        self,
-        dir_fd: int,
-        name: str,
-        mode: int | None,
-        uid: int,
-        gid: int,
-        xattrs: Mapping[str, bytes],
-        mtime_ns: int | None,
-        *,
-        old: os.stat_result | None = None,
-        device: str = "",
-    ) -> None:
-        """The same for an entry that is better not opened: a link, a node, an older file.
-
-        ``device`` is what to record of a node that could not be made.
-        """
-        if ownership.MODE.nodes:
-            old = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            known = self._records_of(0).get(old)
-            device = device or (known.device if known is not None else "")
-        st = old or os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if not ownership.MODE.owners and (st.st_uid != uid or st.st_gid != gid):
-            os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
-            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if xattrs:
-            set_xattrs(by_fd(dir_fd, name), xattrs)
-        if mode is not None and stat.S_IMODE(st.st_mode) != mode:
-            fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
-            try:
-                os.chmod(by_fd(fd), mode)
-            finally:
-                os.close(fd)
-        if mtime_ns is not None:
-            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
-        if device or ownership.MODE.owners:
-            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-            ownership.write(by_fd(dir_fd, name), st, uid, gid, self._records_of(0), device)

@@ -92,7 +92,10 @@ class Platform:
                 return normalize(cls(os_name, host.architecture, host.variant, version, features))
             arch = _ARCH.get(os_name, os_name)
             if arch not in _KNOWN_ARCH:
-                raise InvalidValue(f"{text!r}: unknown operating system or architecture")
+                raise InvalidValue(
+                    f"invalid platform {text!r}: unknown operating system or architecture",
+                    hint="want os/arch or os/arch/variant, like linux/arm64",
+                )
             return normalize(cls(host.os, os_name))
         variant = parts[2] if len(parts) == 3 else ""
         return normalize(cls(os_name, parts[1], variant, version, features))

@@ -9,6 +9,7 @@ from dataclasses import field as described
 
 from builder.errors import UsageError
 from builder.exporter.types import csv_fields
+from builder.remotecache.attributes import check_attribute
 
 Pairs = tuple[tuple[str, str], ...]
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
@@ -46,6 +47,8 @@ class CacheSpec:
             raise UsageError(
                 f"type required in cache {shown(text)!r}", hint="for example type=registry,ref=NAME"
             )
+        for key in attrs:
+            check_attribute(kind, key, show=shown(text) == text)
         return (cls(type=kind, attrs=tuple(attrs.items())),)
 
     def attr(self, key: str, default: str = "") -> str:

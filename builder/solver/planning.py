@@ -77,6 +77,14 @@ def plan(definition: Definition, env: SolveEnv) -> Nodes:
     return nodes
 
 
+def _fail(node: Node, error: PybuildError, nodes: Nodes, env: SolveEnv) -> None:
+    """Show the failure. When it ends the build, the local sources, only looked at here, end before it."""
+    for other in () if env.keep_going else nodes.values():
+        if other.local:
+            other.reporter.done()
+    node.reporter.fail(error.message)
+
+
 def _key_reported(node: Node, nodes: Nodes, env: SolveEnv) -> None:
     vertex = node.vertex
     try:
@@ -86,10 +94,10 @@ def _key_reported(node: Node, nodes: Nodes, env: SolveEnv) -> None:
         raise
     except SolveError as error:
         attribute(error, vertex)
-        node.reporter.fail(error.message)
+        _fail(node, error, nodes, env)
         raise
     except PybuildError as error:
-        node.reporter.fail(error.message)
+        _fail(node, error, nodes, env)
         raise attribute(
             SolveError(error.message, context=error.context, hint=error.hint, code=error.code), vertex
         ) from error

@@ -40,7 +40,8 @@ class Reporter:
         self._send(completed=True, cached=True)
 
     def fail(self, message: str) -> None:
-        """The step failed."""
+        """The step failed, perhaps before it could begin."""
+        self._started_ns = self._started_ns or time.time_ns()
         self._send(completed=True, error=message)
 
     def cancelled(self) -> None:

@@ -103,7 +103,7 @@ def _as_input(data: bytes) -> Iterator[int]:
 
 @contextmanager
 def _stoppable(process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
-    """The process ends when the build is cancelled, and with any error; gives what tells that it has ended."""
+    """The process ends with the build and with any error; gives what tells that it has ended."""
     cancel = cancelling.current()
     ended = threading.Event()
     forget = cancel.on_set(lambda: _end(process.pid, ended)) if cancel is not None else None

@@ -94,18 +94,21 @@ class GitSource:
                     f"fetch-by-commit of {self.ref.display} needs a whole commit as its checksum"
                 )
             wanted = self.ref.checksum
+        tag = ""
         if is_commit(wanted):
             found = (wanted, "")
         else:
-            found = self._look_up(wanted, step)
-        if self.ref.checksum and not found[0].startswith(self.ref.checksum):
+            commit, name, tag = self._look_up(wanted, step)
+            found = (commit, name)
+        if self.ref.checksum and not any(name.startswith(self.ref.checksum) for name in (found[0], tag)):
             raise SourceUnavailable(
                 f"expected checksum to match {self.ref.checksum}, got {found[0]}", code="checksum-mismatch"
             )
         self._resolved = found
         return found
 
-    def _look_up(self, wanted: str, step: Step) -> tuple[str, str]:
+    def _look_up(self, wanted: str, step: Step) -> tuple[str, str, str]:
+        """The commit, the ref that names it, and what that ref holds: the commit or a tag object (SGI-07)."""
         remote, git = self._remote(self.ref.remote)
         try:
             out = git.run(
@@ -126,7 +129,7 @@ class GitSource:
         names += [f"refs/{wanted}", f"refs/heads/{wanted}", f"refs/tags/{wanted}"]
         for name in names:
             if name in refs:
-                return refs.get(f"{name}^{{}}", refs[name]), name
+                return refs.get(f"{name}^{{}}", refs[name]), name, refs[name]
         raise SourceUnavailable(
             f"repository does not contain ref {wanted}, output: {out[:500]!r}",
             context=(f"in {self.ref.display}",),

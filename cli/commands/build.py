@@ -157,9 +157,10 @@ def _plain(args: Args) -> Args:
 def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
     from builder.build import build
     from cli.interrupt import Interrupt
-    from cli.render.progress import make_progress
+    from cli.render.progress import check_mode, make_progress
 
     mode = args.text("progress") or app.settings.progress
+    check_mode(mode)  # -q does not make a wrong one right
     progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
     with progress, Interrupt(progress.close) as interrupt, _traced(args, progress) as watcher:
         try:
@@ -207,7 +208,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
     from builder.build import BuildRequest
     from builder.build.request import HistoryLimits
 
-    settings, outputs = app.settings, _outputs(args)
+    settings, outputs = app.settings, _outputs(app, args)
     context, dockerfile = args.words[0], args.optional("file") or None
     if context == "-" and dockerfile == "-":
         raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
@@ -304,14 +305,15 @@ def _network(text: str) -> str:
     raise UsageError(f"invalid netmode {text}", hint="default, none or host")
 
 
-def _outputs(args: Args) -> tuple[OutputSpec, ...]:
+def _outputs(app: App, args: Args) -> tuple[OutputSpec, ...]:
     if not any(args.given(name) for name in ("output", "push", "annotation")):
         return ()
     from dataclasses import replace
 
     from builder.exporter.types import OutputSpec
+    from cli.output_attributes import parsed
 
-    found = [OutputSpec.parse(item) for item in args.many("output")]
+    found = parsed(app, args.many("output"))
     if args.on("push"):
         pushed = [replace(spec, push=True) if spec.type == "image" else spec for spec in found]
         found = pushed if pushed != found else [*found, OutputSpec(type="image", push=True)]

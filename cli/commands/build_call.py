@@ -34,7 +34,7 @@ _ALIASES = {"check": "lint", "describe": "subrequests.describe"}
 def call(app: App, args: Args) -> int:
     """Answer the question and return the exit status: 1 when a check found something."""
     from cli.commands.build import request_from
-    from cli.render.progress import make_progress
+    from cli.render.progress import check_mode, make_progress
 
     what, as_json = _asked(args)
     if what == "subrequests.describe":
@@ -42,6 +42,7 @@ def call(app: App, args: Args) -> int:
         return 0
     from builder.build.check import check, definitions, parameters, targets
 
+    check_mode(args.text("progress") or app.settings.progress)
     request = request_from(app, args)
     with make_progress("quiet", app.settings, sys.stderr) as progress:
         if what == "targets":

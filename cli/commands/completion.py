@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from builder.errors import PybuildError, UsageError
@@ -15,7 +16,7 @@ _pybuild() {
     COMPREPLY=($(pybuild __complete -- "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$cur" 2>/dev/null))
     if [ ${#COMPREPLY[@]} -eq 0 ]; then
         compopt -o default 2>/dev/null
-    elif [ "${COMPREPLY[0]: -1}" = "=" ]; then
+    elif [[ "${COMPREPLY[0]}" == *[=,] ]]; then
         compopt -o nospace 2>/dev/null
     fi
 }
@@ -27,6 +28,24 @@ autoload -U +X bashcompinit && bashcompinit
 """
 _CONTAINERS = frozenset(GROUPS["container"]) - {"create", "ls", "prune", "run"} | {"inspect"}
 _IMAGES = frozenset(["create", "history", "inspect", "push", "rmi", "run", "save", "tag"]) | {"image inspect"}
+_VALUES = {
+    "cache-from": ("type=azblob,", "type=gha,", "type=local,src=", "type=registry,ref=", "type=s3,"),
+    "cache-to": (
+        "type=azblob,",
+        "type=gha,",
+        "type=inline",
+        "type=local,dest=",
+        "type=registry,ref=",
+        "type=s3,",
+    ),
+    "call": ("build", "check", "outline", "targets"),
+    "on-error": ("shell",),
+    "output": tuple(
+        f"type={kind}" for kind in ("cacheonly", "docker", "image", "local", "oci", "registry", "tar")
+    ),
+    "progress": ("auto", "plain", "quiet", "rawjson", "tty"),
+}
+"""Values of flags by name."""
 
 
 def run(app: App, args: Args) -> int:
@@ -40,14 +59,30 @@ def run(app: App, args: Args) -> int:
 
 def complete(app: App, args: Args) -> int:
     """Print the words that may stand where the last of ``args.words`` stands, one per line."""
-    *before, current = args.words or ("",)
-    for word in sorted(set(_candidates(app, before))):
+    words, cut = _whole(args.words or ("",))
+    *before, current = words
+    for word in sorted(set(_candidates(app, before, current))):
         if word.startswith(current):
-            app.say(word)
+            app.say(word[cut:])
     return 0
 
 
-def _candidates(app: App, before: list[str]) -> list[str]:
+def _whole(words: Sequence[str]) -> tuple[list[str], int]:
+    """The words as typed, which bash parts at ``=``; and how much of the last one bash has done."""
+    whole: list[str] = []
+    joined, cut = False, 0
+    for word in words:
+        cut = 0
+        if whole and (word == "=" or (joined and not word.startswith("-"))):
+            cut = len(whole[-1]) + 1 if word == "=" else len(whole[-1])
+            whole[-1] += word
+        else:
+            whole.append(word)
+        joined = word == "="
+    return whole, cut
+
+
+def _candidates(app: App, before: list[str], current: str) -> list[str]:
     words = [word for word in before if not word.startswith("-")]
     if not words:
         return [
@@ -65,8 +100,28 @@ def _candidates(app: App, before: list[str]) -> list[str]:
         return [*GROUPS.get(group, ()), *inner]
     verb, _ = found
     command = next(c for c in import_module(module_of(verb)).COMMANDS if c.name == verb)
+    values = _values(command, before[-1], current)
+    if values is not None:
+        return values
     flags = [f"--{flag.name}" for flag in command.flags if not flag.hidden] + ["--help"]
-    return flags + _names(app, verb)
+    more = GROUPS["builder history"] if words == ["history"] else ()
+    return [*flags, *more, *_names(app, verb)]
+
+
+def _values(command: Command, last: str, current: str) -> list[str] | None:
+    """What a flag's value may be; [] when it is anything; None when no value stands here."""
+    name, equals, _ = current.partition("=")
+    lead = ""
+    if equals and name.startswith("--"):
+        lead = f"{name}="
+    else:
+        name = last
+    flag = next((flag for flag in command.flags if name in (f"--{flag.name}", f"-{flag.short}")), None)
+    if flag is None or (not lead and (flag.kind == "bool" or flag.bare)):
+        return [] if lead else None
+    if flag.name == "progress" and command.name == "history logs":
+        return [f"{lead}{value}" for value in ("plain", "rawjson", "tty")]
+    return [f"{lead}{value}" for value in _VALUES.get(flag.name, ())]
 
 
 def _names(app: App, verb: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cli.app import App
 from cli.flags import Args, Command, switch, text
+from cli.platforms import platform_of
 from cli.render.listing import listing
 from cli.render.text import ago, ellipsis, human_size, rfc3339, short_id
 
@@ -35,9 +36,8 @@ _WIDTH = 45
 def run(app: App, args: Args) -> int:
     """Print the entries, newest first."""
     from builder.images import history
-    from builder.oci.platform import Platform
 
-    platform = Platform.parse(args.text("platform")) if args.text("platform") else None
+    platform = platform_of(args)
     shown = [_shown(row, args) for row in history(app.store, args.words[0], platform=platform)]
     if args.on("quiet"):
         for row in shown:

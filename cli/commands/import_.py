@@ -10,6 +10,7 @@ from typing import BinaryIO
 from builder.errors import UsageError
 from cli.app import App, is_terminal
 from cli.flags import Args, Command, many, text
+from cli.platforms import platform_of
 
 FLAGS = (
     many("change", "c", "Apply a Dockerfile instruction to the image"),
@@ -21,7 +22,6 @@ FLAGS = (
 def run(app: App, args: Args) -> int:
     """Make the image and print its id."""
     from builder.images import import_
-    from builder.oci.platform import Platform
 
     source = args.words[0]
     reference = args.words[1] if len(args.words) > 1 else None
@@ -36,7 +36,7 @@ def run(app: App, args: Args) -> int:
             args.many("change"),
             args.text("message"),
             source=source,
-            platform=Platform.parse(args.text("platform")) if args.text("platform") else None,
+            platform=platform_of(args),
         )
     app.say(str(image_id))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from builder.errors import UsageError
 from cli.app import App, is_terminal
 from cli.flags import Args, Command, switch, text
+from cli.platforms import platform_of
 from cli.render.text import short_id
 
 FLAGS = (
@@ -17,11 +18,10 @@ FLAGS = (
 def run(app: App, args: Args) -> int:
     """Load every image of the archive and name what came."""
     from builder.images import load
-    from builder.oci.platform import Platform
     from builder.oci.reference import Reference
     from cli.render.task import Task
 
-    platform = Platform.parse(args.text("platform")) if args.text("platform") else None
+    platform = platform_of(args)
     path = args.text("input")
     if not path and is_terminal(0):
         raise UsageError("requested load from stdin, but stdin is empty", hint="use -i FILE, or a pipe")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.app import App
 from cli.flags import Args, Command, switch, text
+from cli.platforms import platform_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,13 +21,12 @@ FLAGS = (
 def run(app: App, args: Args) -> int:
     """Fetch, then say what came."""
     from builder.images import pull_all_tags, pull_image
-    from builder.oci.platform import Platform
     from builder.oci.reference import Reference
     from cli.render.task import Task
 
     name = args.words[0]
     reference = Reference.parse(name)
-    platform = Platform.parse(args.text("platform")) if args.text("platform") else None
+    platform = platform_of(args)
     registry = app.registry_config()
     quiet = args.on("quiet")
     if not quiet and not args.on("all-tags"):

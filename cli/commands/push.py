@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli.app import App
 from cli.flags import Args, Command, switch, text
+from cli.platforms import platform_of
 
 FLAGS = (
     switch("all-tags", "a", "Push every tag of the repository"),
@@ -16,7 +17,6 @@ FLAGS = (
 def run(app: App, args: Args) -> int:
     """Send, then say what the registry has now."""
     from builder.images import push
-    from builder.oci.platform import Platform
     from builder.oci.reference import Reference
     from cli.render.task import Task
 
@@ -32,7 +32,7 @@ def run(app: App, args: Args) -> int:
             name,
             task.on_event,
             app.registry_config(),
-            platform=Platform.parse(args.text("platform")) if args.text("platform") else None,
+            platform=platform_of(args),
             all_tags=args.on("all-tags"),
             vertex=task.vertex,
         )

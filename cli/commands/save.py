@@ -5,6 +5,7 @@ from __future__ import annotations
 from builder.errors import UsageError
 from cli.app import App, is_terminal
 from cli.flags import Args, Command, text
+from cli.platforms import platform_of
 
 FLAGS = (
     text("format", "", 'Kind of archive ("docker" or "oci")', default="docker"),
@@ -18,7 +19,6 @@ def run(app: App, args: Args) -> int:
     from pathlib import Path
 
     from builder.images import save
-    from builder.oci.platform import Platform
 
     form = args.text("format").removesuffix("-archive")
     if form not in ("docker", "oci"):
@@ -30,7 +30,7 @@ def run(app: App, args: Args) -> int:
         args.words,
         Path(args.text("output")) if args.text("output") else app.stdout,
         "oci" if form == "oci" else "docker",
-        platform=Platform.parse(args.text("platform")) if args.text("platform") else None,
+        platform=platform_of(args),
     )
     return 0
 

@@ -125,12 +125,17 @@ def make_progress(
     return Progress(renderer, period_s=period_s, limits=settings if clip else None)
 
 
+def check_mode(mode: str) -> None:
+    """Raises UsageError for what is no mode."""
+    if mode not in MODES:
+        raise UsageError(f"invalid progress mode {mode}", hint=f"known are {', '.join(MODES)}")
+
+
 def renderer_for(
     mode: str, settings: Settings, stream: TextIO, *, title: str = "Building"
 ) -> tuple[Renderer, bool]:
     """What shows events in a mode, and whether it is the live display. Raises UsageError."""
-    if mode not in MODES:
-        raise UsageError(f"invalid progress mode {mode}", hint=f"known are {', '.join(MODES)}")
+    check_mode(mode)
     if mode == "auto":
         mode = "tty" if stream.isatty() and not settings.dumb_terminal else "plain"
     if mode == "tty" and not stream.isatty():

@@ -207,7 +207,9 @@ def test_the_failure_of_one_platform_ends_the_others(runner: Runner, tmp_path: P
 
 def _runs(runner: Runner, name: str) -> int:
     with Store.open(runner.root) as store:
-        places = [store.cache_mounts.path(m.directory) for m in store.cache_mounts.list() if m.id == f"/{name}"]
+        places = [
+            store.cache_mounts.path(m.directory) for m in store.cache_mounts.list() if m.id == f"/{name}"
+        ]
     files = [place / "runs" for place in places if (place / "runs").exists()]
     return sum(len(file.read_text().split()) for file in files)
 

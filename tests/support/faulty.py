@@ -31,7 +31,11 @@ def serve() -> None:
 
     for line in sys.stdin:
         request = json.loads(line)
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as passed:
+        with (
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+            tempfile.TemporaryFile() as passed,
+        ):
             child = os.fork()
             if child == 0:
                 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -139,6 +139,8 @@ def test_parents():
 def test_excludes():
     (found,) = copied("COPY --exclude=*.md --exclude=**/x a b")
     assert found.exclude_patterns == ("*.md", "**/x")
+    (found,) = copied("COPY --exclude= --exclude=*.md a b")
+    assert found.exclude_patterns == ("*.md",), "an empty line of an ignore file means nothing"
     assert "syntax error in pattern" in problem("COPY --exclude=[ a b")
 
 

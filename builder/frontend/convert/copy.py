@@ -43,6 +43,7 @@ class _Job:
             self.mode, self.mode_str = parse_chmod(self.chmod_text)
         except ValueError as error:
             raise stage.fail(str(error), instruction) from error
+        self.excludes = tuple(pattern for pattern in instruction.excludes if pattern.strip())
         self.inputs = Inputs()
         self.link = instruction.link
         self.previous = stage.onto()
@@ -59,7 +60,7 @@ class _Job:
             "mode": self.mode,
             "mode_str": self.mode_str,
             "create_dest_path": True,
-            "exclude_patterns": self.instruction.excludes,
+            "exclude_patterns": self.excludes,
         }
         self.actions.append((Copy(src=src, dest=self.dest, **{**options, **more}), tree))
 
@@ -87,7 +88,7 @@ def destination(workdir: str, dest: str) -> str:
 
 def _check_excludes(job: _Job) -> None:
     try:
-        IgnoreMatcher(job.instruction.excludes)
+        IgnoreMatcher(job.excludes)
     except InvalidInstruction as error:
         error.spans = (job.instruction.at.span,)
         raise

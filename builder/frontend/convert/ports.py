@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builder.frontend.errors import suggestion
 from builder.frontend.lint import Linter
 from builder.frontend.source import Span
 
@@ -20,7 +21,7 @@ def container_ports(text: str, linter: Linter, span: Span) -> list[str]:
     if not container:
         raise ValueError(f'invalid port: "{text}": no port specified')
     if lowered not in PROTOCOLS:
-        raise ValueError(f'invalid port: "{text}": invalid proto: {proto}')
+        raise ValueError(f'invalid port: "{text}": invalid proto: {proto}{suggestion(proto, PROTOCOLS)}')
     if address and not _is_address(address):
         raise ValueError(f'invalid port: "{text}": invalid IP address: {address}')
     first, last = _range(container, text, "containerPort")

@@ -29,7 +29,7 @@ def run_step(
         case FileOp():
             from builder.solver.ops.file import run_file
 
-            return run_file(vertex, nodes, results, env)
+            return run_file(vertex, nodes, results, env, reporter)
         case MergeOp():
             from builder.solver.ops.merge import run_merge
 

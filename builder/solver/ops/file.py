@@ -9,15 +9,18 @@ from builder.cache.treewriter import Writer
 from builder.cache.types import Active
 from builder.errors import PathNotFound
 from builder.llb.definition import Vertex
-from builder.llb.ops import FileOp, SourceOp
+from builder.llb.ops import Copy, FileOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.ops.fileop import run_file_op
 from builder.solver.planning import Nodes
+from builder.solver.reporter import Reporter
 from builder.solver.types import Result
 
 
-def run_file(vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv) -> Result:
+def run_file(
+    vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: SolveEnv, reporter: Reporter
+) -> Result:
     """Carry out the actions of a file op. Raises PathNotFound, SolveError, StoreError."""
     op = vertex.op
     assert isinstance(op, FileOp)
@@ -35,11 +38,17 @@ def run_file(vertex: Vertex, nodes: Nodes, results: dict[Digest, Result], env: S
         made = _Snapshots(env, vertex.name, stack)
         try:
             writers = run_file_op(
-                op, trees, lambda at: made.start(parent(at)), check=env.cancel.check, forks=made
+                op,
+                trees,
+                lambda at: made.start(parent(at)),
+                check=env.cancel.check,
+                forks=made,
+                remark=lambda text: reporter.say(f"{text}\n"),
             )
             outputs = tuple(made.commit(done) for done in writers)
         except PathNotFound as error:
-            error.name_ref(str(vertex.digest))
+            if any(isinstance(item.action, Copy) for item in op.actions):
+                error.name_ref(str(vertex.digest))
             raise
         finally:
             made.discard()

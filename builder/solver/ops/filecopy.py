@@ -24,7 +24,10 @@ _CHECK_EVERY = 256
 
 
 class Copier:
-    """One copy action. ``check`` is called now and then and may raise to stop."""
+    """One copy action. ``check`` is called now and then and may raise to stop.
+
+    ``remark`` is told which attributes were left out (FIL-13), once for each reason.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Copier:
         writer: Writer,
         owner: tuple[int, int] | None,
         check: Callable[[], None] | None = None,
+        remark: Callable[[str], None] | None = None,
     ) -> None:
         self._action = action
         self._source = source
@@ -40,6 +44,8 @@ class Copier:
         self._owner = owner
         self._read_owner = owner or source.owner
         self._check = check
+        self._remark = remark
+        self._remarks: set[tuple[str, int | None]] = set()
         self._inodes: dict[tuple[int, int], str] = {}
         self._fresh: set[str] = set()
         self._times: list[tuple[str, int]] = []
@@ -58,10 +64,21 @@ class Copier:
         for source in sources:
             if excludes_source(source, action.exclude_patterns):
                 continue
-            if not (action.attempt_unpack and self._unpack(source)):
+            if action.attempt_unpack and self._unpack(source):
+                continue
+            self._writer.xattr_failed = self._left_out
+            try:
                 self._copy(source)
+            finally:
+                self._writer.xattr_failed = None
         for path in reversed(self._made):
             self._writer.set_meta(path, mtime_ns=action.timestamp_ns)
+
+    def _left_out(self, name: str, error: OSError) -> None:
+        if (name, error.errno) not in self._remarks:
+            self._remarks.add((name, error.errno))
+            if self._remark is not None:
+                self._remark(f"extended attribute {name!a} is not copied: {error.strerror}")
 
     # --- destinations
 

@@ -52,15 +52,17 @@ def run_file_op(
     *,
     check: Callable[[], None] | None = None,
     forks: Forks | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> tuple[Writer, ...]:
     """Carry out the actions; gives the writer of every output.
 
     ``inputs`` are the op's input trees, None for an empty one. ``check`` is called now and then and may raise
-    to stop. Without ``forks`` no two actions can go on from the same result (GraphError).
+    to stop; ``remark`` is told what copies leave out. Without ``forks`` no two actions can go on from the
+    same result (GraphError).
     Raises PathNotFound, SolveError, StoreFull; what was written until then is the caller's to
     discard.
     """
-    return _Run(op, inputs, writers, check, forks).run()
+    return _Run(op, inputs, writers, check, forks, remark).run()
 
 
 class _Run:
@@ -71,12 +73,14 @@ class _Run:
         writers: Writers,
         check: Callable[[], None] | None,
         forks: Forks | None,
+        remark: Callable[[str], None] | None,
     ) -> None:
         self._op = op
         self._inputs = inputs
         self._given = None if callable(writers) else iter(writers)
         self._make = writers if callable(writers) else None
         self._check = check
+        self._remark = remark
         self._results: list[Writer] = []
         self._used: set[int] = set()
         self._forks = forks
@@ -129,7 +133,7 @@ class _Run:
             case Copy():
                 owner = find_owner(action.owner, self._tree)
                 source = self._tree(secondary) or View(())
-                Copier(action, source, writer, owner, self._check).run()
+                Copier(action, source, writer, owner, self._check, self._remark).run()
             case MkFile():
                 make_file(action, writer, find_owner(action.owner, self._tree) or (0, 0))
             case MkDir():

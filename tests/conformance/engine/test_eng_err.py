@@ -100,6 +100,23 @@ def test_a_missing_path_is_quoted_and_an_ignored_one_explained(lab: Lab, command
     assert "gone.txt exists, but line 1 of .dockerignore leaves it out: *.txt" in err
 
 
+@row("ERR-01", "ERR-03", "PRG-03", "PRG-05")
+@pytest.mark.parametrize("line", ["COPY nope /x", "RUN --mount=type=bind,source=nope,target=/x true"])
+def test_a_step_that_cannot_be_keyed_is_shown_as_failed(lab: Lab, command: Runner, line: str) -> None:
+    context = lab.context({"Dockerfile": f"FROM busybox\n{line}\n"})
+    shown = command.build(context, "--progress=plain", status=1).err
+    number = next(row.split()[0] for row in shown.splitlines() if row.endswith(f" [2/2] {line}"))
+    assert f"\n{number} ERROR: failed to compute cache key: " in shown
+    assert f"------\n > [2/2] {line}:\n------\n" in shown
+    begun = {row.split()[0] for row in shown.splitlines() if row.startswith("#")}
+    ended = {
+        row.split()[0]
+        for row in shown.splitlines()
+        if row.split()[1:2] in (["DONE"], ["CACHED"], ["ERROR:"], ["CANCELED"])
+    }
+    assert begun == ended, "every step that is shown ends"
+
+
 @row("ERR-04")
 def test_registry_errors_keep_status_host_and_words(lab: Lab) -> None:
     with running_registry() as registry:
@@ -107,7 +124,9 @@ def test_registry_errors_keep_status_host_and_words(lab: Lab) -> None:
         missing = _failure(lab, f"{host}/none:v1")
         assert host in missing
         assert "not found" in missing
-        registry.put_manifest("secret", "v1", b'{"only": "here"}', "application/vnd.oci.image.manifest.v1+json")
+        registry.put_manifest(
+            "secret", "v1", b'{"only": "here"}', "application/vnd.oci.image.manifest.v1+json"
+        )
         registry.faults.append(Fault(match="GET /v2/secret/manifests", status=403, times=9))
         refused = _failure(lab, f"{host}/secret:v1")
         assert host in refused

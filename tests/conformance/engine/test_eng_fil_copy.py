@@ -17,7 +17,7 @@ from builder.cache.tree import View
 from builder.cache.treewriter import Writer
 from builder.errors import PathNotFound, PybuildError
 from builder.llb.definition import Vertex
-from builder.llb.ops import ChownOpt, Copy, FileAction, FileOp, MkDir, MkFile, Symlink, UserOpt
+from builder.llb.ops import ChownOpt, Copy, FileAction, FileOp, MkDir, MkFile, Rm, Symlink, UserOpt
 from builder.solver.ops.fileop import run_file_op
 from tests.support.handmade import Bench
 from tests.support.rows import row
@@ -143,6 +143,26 @@ def test_files_are_replaced_and_types_must_fit(bench: Bench, tree: Path, tmp_pat
     for base in (dir_in_the_way, file_in_the_way):
         found = bench.look(copied(bench, tree, base, dir_contents=True, always_replace=True))
         assert {"to/e/deep", "to/f"} <= set(found) and "to/f/x" not in found
+
+
+@row("FIL-09", "LAY-01")
+def test_directories_on_the_way_stay_as_they_were(bench: Bench, tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "deep"
+    (root / "a/b/c").mkdir(parents=True)
+    (root / "a/b/c/old").write_text("old")
+    os.chmod(root / "a/b", 0o2755)
+    for number, path in enumerate(("a/b/c", "a/b", "a")):
+        os.utime(root / path, (number + 1,) * 2)
+    base = bench.put(root)
+    for changed in (
+        copied(bench, tree, base, src="/d/f", dest="/a/b/c/"),
+        bench.file(base, MkFile(path="/a/b/c/new", data=b"")),
+        bench.file(base, Rm(path="/a/b/c/old")),
+    ):
+        with bench.view(changed) as view:
+            assert at(view, "a") == ("0o755", 0, 0, 3)
+            assert at(view, "a/b") == ("0o2755", 0, 0, 2)
+            assert at(view, "a/b/c")[3] > 1_000, "only here something was made"
 
 
 @row("FIL-10")

@@ -14,6 +14,7 @@ from builder.build import BuildRequest
 from builder.build.memo import is_eligible, key_of
 from builder.build.policy import plain_url
 from builder.errors import InvalidValue, PybuildError
+from builder.solver.progress import VertexEvent
 from builder.sources.policy import Policy, SourceDenied, evaluate, match_wildcard
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
@@ -289,3 +290,15 @@ def test_flag_and_environment(command: Runner, tmp_path: Path) -> None:
     assert f"source policy {deny}: not valid JSON" in command.build(tmp_path, status=2, env=env).err
     missing = command.build(tmp_path, "--source-policy-file=/nowhere", status=2).err
     assert "source policy /nowhere: No such file or directory" in missing
+
+
+@root_only
+@row("POL-02")
+@pytest.mark.parametrize(("match", "kind"), [(r"/library/(\w+):(.*)", "REGEX"), ("*/library/*", "WILDCARD")])
+def test_a_rule_that_matches_what_it_gives_is_no_loop(lab: Lab, match: str, kind: str) -> None:
+    """An image is looked at by its tag and, once resolved, with its digest: the rule matches both."""
+    found = policy(rule("CONVERT", match, matchType=kind, updates={"identifier": IMAGE}))
+    lab.quick("FROM other:1\nRUN true\n", source_policies=(found,))
+    names = {event.name for event in lab.watcher.events if isinstance(event, VertexEvent)}
+    (base,) = (name for name in names if " FROM " in name)
+    assert base.split(" FROM ")[1].startswith("docker.io/library/busybox:latest@sha256:")

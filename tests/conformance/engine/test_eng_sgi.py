@@ -338,6 +338,8 @@ def test_credentials_are_nowhere(lab: Lab, capfd: pytest.CaptureFixture[str]) ->
 @row("SGI-07")
 def test_checksums(store: Store, repo: Repository, tmp_path: Path) -> None:
     assert resolve(store, repo.url(f"?checksum={repo.second[:9]}#main")) == repo.second
+    tag = repo.git("rev-parse", "refs/tags/v1")
+    assert tag != repo.first and resolve(store, repo.url(f"?checksum={tag}#v1")) == repo.first
     with pytest.raises(
         SourceUnavailable, match=f"expected checksum to match {repo.first}, got {repo.second}"
     ):

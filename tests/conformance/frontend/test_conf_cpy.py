@@ -337,6 +337,9 @@ def test_exclude(lab: Lab) -> None:
     assert built.names("2/sub") == []
     assert built.names("3") == ["top.md"], "a source that is a file is tested too"
     assert "c" in built.names("4")
+    built = lab.quick("FROM scratch\nCOPY --exclude=sub d/* /1/\nCOPY --exclude=d d /2\n", files)
+    assert built.names("1") == ["a.txt", "c"], "and one that is a directory, if a wildcard brought it along"
+    assert built.names("2") == ["a.txt", "c", "sub"]
 
 
 @row("CPY-19")
