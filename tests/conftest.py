@@ -81,6 +81,7 @@ def no_leaks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = leaks.take()
     yield
     leaks.remove_bridge(before)
+    leaks.remove_cgroup_parents(before)
     left = leaks.left(before, tmp_path_factory.getbasetemp(), everything="CI" in os.environ)
     assert not left, "left behind:\n" + "\n".join(left)
 

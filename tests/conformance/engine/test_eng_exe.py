@@ -258,19 +258,23 @@ def test_network_modes(lab: Lab) -> None:
 def test_control_groups(lab: Lab) -> None:
     assert cgroups.group_path("id", "/my/parent") == "my/parent/pybuild/id"
     assert cgroups.group_path("id", "system.slice:") == "system.slice/id.scope"
-    head = run("sleep 1", BASE, meta={"cgroup_parent": f"parent{os.getpid()}"})
+    parent = f"parent{os.getpid()}"
+    head = run("sleep 1", BASE, meta={"cgroup_parent": parent})
     head = replace(head, meta=replace(head.meta, resources=LinuxResources(memory_bytes=32 << 20)))
     limits: set[str] = set()
     with Launcher.start() as launcher, env_for(lab.store, launcher) as env:
         worker = threading.Thread(target=solve, args=(definition(head, BASE), env))
         worker.start()
         while worker.is_alive():
-            for group in Path("/sys/fs/cgroup").glob(f"**/parent{os.getpid()}/pybuild/build-*"):
+            for group in Path("/sys/fs/cgroup").glob(f"**/{parent}/pybuild/build-*"):
                 for name in ("memory.limit_in_bytes", "memory.max"):
                     if (group / name).exists():
                         limits.add((group / name).read_text().strip())
             time.sleep(0.05)
         worker.join()
+    for place in Path("/sys/fs/cgroup").glob(f"**/{parent}"):
+        (place / "pybuild").rmdir()
+        place.rmdir()
     assert str(32 << 20) in limits
     text = "FROM busybox\nRUN head -c 100m /dev/zero | tail > /dev/null\n"
     with pytest.raises(SolveError, match="cannot allocate memory"):
