@@ -26,6 +26,8 @@ from builder.solver.types import Cancel, Result
 _STOP = (sched.Cancelled(), None)
 _FETCHING = 4
 """Sources wait for the network more than for a CPU."""
+_STEPS = 16
+"""Steps wait, too, for downloads and for each other: so many run at once even on a small machine."""
 
 
 class Driver:
@@ -77,7 +79,7 @@ class Driver:
 
     def _scheduler(self, by_id: dict[str, Node]) -> sched.Scheduler:
         limit = max(self._env.max_parallelism, 0)
-        slots = limit or len(os.sched_getaffinity(0))
+        slots = limit or max(_STEPS, 4 * len(os.sched_getaffinity(0)))
         fetching = limit or max(slots, _FETCHING)
         counted = [node for node in by_id.values() if not isinstance(node.vertex.op, SourceOp)]
         ask = self._env.durations if len(counted) > slots else None

@@ -110,7 +110,7 @@ class SolveEnv:
     dns: Dns = field(default_factory=Dns)
     """What ``/etc/resolv.conf`` of RUN steps says in the place of the host's; never part of a key."""
     max_parallelism: int = 0
-    """How many steps run at once; 0 = one per CPU."""
+    """How many steps run at once; 0 = four per CPU, and at least 16."""
     nesting: int = 0
     """How many builds this one is nested in."""
     keep_going: bool = False

@@ -260,7 +260,7 @@ def request_from(app: App, args: Args) -> BuildRequest:
 
 def _parallel(args: Args) -> int:
     if args.number("parallel") < 0:
-        raise UsageError("--parallel must not be negative", hint="0 = one step per CPU")
+        raise UsageError("--parallel must not be negative", hint="0 = four steps per CPU, and at least 16")
     return args.number("parallel")
 
 

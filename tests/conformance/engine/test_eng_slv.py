@@ -143,6 +143,15 @@ def test_places_are_bounded_and_waiting_takes_none(store: Store, launcher: Launc
     assert "true" in watcher.ran()
 
 
+@row("SLV-03")
+def test_six_waiting_steps_run_at_once_on_any_machine(store: Store, launcher: Launcher) -> None:
+    steps = [meta(run(f"sleep 0.5; echo six {n}", BASE), ignore_cache=True) for n in range(6)]
+    watcher = Watcher()
+    with env_for(store, launcher, watcher) as env:
+        solve(definition(meta(from_other("true", *steps), ignore_cache=True), BASE, *steps), env)
+    assert _together(watcher, [step.name for step in steps]) == 6
+
+
 def _together(watcher: Watcher, names: list[str]) -> int:
     """How many of these steps ran at once, at most."""
     moments = []
