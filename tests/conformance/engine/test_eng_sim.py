@@ -118,13 +118,16 @@ def test_platforms(lab: Lab, store: Store, registry: Registry, tmp_path: Path) -
 
 @row("SIM-03")
 @root_only
-def test_one_request_per_name(lab: Lab, registry: Registry, pushed: str) -> None:
+def test_one_request_per_name(lab: Lab, store: Store, registry: Registry, tmp_path: Path) -> None:
+    name = f"{registry.host}/once:1"
+    make_image(store, tmp_path, name, layers=({"a": b"only in this image"},))
+    images.push(store, name)
     before = len(registry.seen)
 
     def asked() -> list[str]:
         return [seen.method for seen in registry.seen[before:] if "/manifests/" in seen.path]
 
-    text = f"FROM {pushed} AS a\nFROM {pushed} AS b\nCOPY --from={pushed} /a /x\nCOPY --from=a /a /y\n"
+    text = f"FROM {name} AS a\nFROM {name} AS b\nCOPY --from={name} /a /x\nCOPY --from=a /a /y\n"
     lab.quick(text)
     assert asked() == ["HEAD", "GET"]
     lab.quick(text, pull=True)  # asked once more, by HEAD: the document is here
