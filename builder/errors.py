@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from runtime.errors import PybuildError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = [
     "BlobMissing",
     "Cancelled",
@@ -61,7 +65,7 @@ class SolveError(PybuildError):
 
     ``vertex_name`` is the step's display name; ``filename``, ``first_line`` and ``last_line`` (1-based) say
     where in the Dockerfile it stands and ``source_lines`` holds that file, once ``builder.build`` has filled
-    them in.
+    them in. ``warnings`` are what was found odd in that file.
     """
 
     code = "solve-failed"
@@ -69,6 +73,7 @@ class SolveError(PybuildError):
     first_line: int = 0
     last_line: int = 0
     source_lines: tuple[str, ...] = ()
+    warnings: tuple[Any, ...] = ()
 
     def __init__(
         self,
@@ -121,9 +126,12 @@ class SourceUnavailable(SolveError):
 
 
 class PathNotFound(SolveError):
-    """A path that a step selects does not exist in its source (``path`` is as the user may recognise it)."""
+    """A path does not exist (``path`` is as the user may recognise it); ``selected`` if it was looked for in
+    what a step copies from.
+    """
 
     code = "path-not-found"
+    selected = False
 
     def __init__(self, message: str, *, path: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -53,6 +53,8 @@ def translated(args: Args) -> Args:
         )
     options = dict(pair(item, "option") for item in args.many("opt"))
     taken = _Taken(args)
+    if not (frontend or options or args.words):
+        return args.changed(*taken.definition())
     for key, value in options.items():
         taken.option(key, value)
     taken.contexts(options)
@@ -88,6 +90,13 @@ class _Taken:
         elif key not in (*_PLACES, *_NO_MEANING) and not key.startswith(_NO_MEANING_PREFIXES):
             known = [*_TEXTS, *_NUMBERS, *_LISTS, *_PLACES, *_OTHERS, "build-arg:NAME", "label:NAME"]
             raise UsageError(f"unknown option {key!r} of {FRONTEND}{did_you_mean(key, known)}")
+
+    def definition(self) -> tuple[dict[str, Value], tuple[str, ...]]:
+        """Without a frontend a definition is built: its sources are the inputs of these names."""
+        named = [f"{name}={path}" for name, path in self._locals.items() if name != "context"]
+        named += [f"{name}=oci-layout://{os.path.abspath(path)}" for name, path in self._layouts.items()]
+        self._add("build-context", *named)
+        return {"llb": self._args.text("llb") or "-", **self.values}, (self._locals.get("context", ""),)
 
     def contexts(self, options: dict[str, str]) -> None:
         """The context and the Dockerfile, from the inputs that the options choose."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from builder.errors import UsageError
 from cli.app import App, is_terminal
-from cli.flags import Args
+from cli.flags import Args, Command, wrong
 
 _WITHOUT_MEANING = ("file", "target", "build-arg", "label", "no-cache-filter")
 
@@ -30,6 +33,23 @@ def read_definition(app: App, name: str) -> bytes:
     return data
 
 
+def from_stdin(command: Command, args: Args) -> Args:
+    """A build without PATH and without a frontend is of the definition on standard input (CLI-01), or of
+    the one that ``--llb`` names.
+
+    Raises UsageError when nothing can come from there: somebody forgot the PATH.
+    """
+    if args.text("llb") not in ("", "-"):
+        return args.changed({}, ("",))
+    try:
+        kind = stat.S_IFMT(os.fstat(0).st_mode)
+    except OSError:
+        kind = 0
+    if kind not in (stat.S_IFIFO, stat.S_IFREG, stat.S_IFSOCK):
+        raise wrong(command, f"'pybuild {command.name}' requires 1 argument")
+    return args.changed({"llb": "-"}, ("",))
+
+
 def definition_of(app: App, args: Args) -> bytes | None:
     """What ``--llb`` names; None without it. Raises UsageError for flags that need a Dockerfile."""
     name = args.text("llb")
@@ -40,4 +60,11 @@ def definition_of(app: App, args: Args) -> bytes | None:
             raise UsageError(f"--{flag} means nothing with --llb: no Dockerfile is read")
     if name == "-" and args.words[0] == "-":
         raise UsageError("invalid argument: can't use stdin for both build context and definition")
-    return read_definition(app, name)
+    if name == "-" and not args.words[0]:
+        app.note("pybuild: reading a definition from standard input")
+    data = read_definition(app, name)
+    if not data:
+        raise UsageError(
+            f"the definition in {name} is empty", hint="to build a Dockerfile: pybuild build PATH"
+        )
+    return data

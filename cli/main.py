@@ -12,7 +12,7 @@ import sys
 from builder.errors import PybuildError, UsageError
 from cli.commands import GROUPS, find, module_of
 from cli.flags import COMMON, Args, Command, parse, switch
-from cli.lean import leave, postpone_methods, start_lean
+from cli.lean import import_pathlib, leave, postpone_methods, start_lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,9 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv), own=False)
     start_lean()
+    if sys.getfilesystemencoding() != "utf-8":
+        _start_again()
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from cli import stdio
+
+        stdio.fill()
     status = _run(sys.argv[1:], own=True)
     leave(status)
     return status
+
+
+def _start_again() -> None:
+    """With UTF-8: names in an image are the same whatever the caller's locale."""
+    import os
+
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606
 
 
 def _run(words: list[str], *, own: bool) -> int:
@@ -55,6 +69,9 @@ def _run(words: list[str], *, own: bool) -> int:
     except BrokenPipeError:
         _silence_stdout()
         return _PIPE_CLOSED
+    except OSError as error:  # what was left to write cannot be written
+        _silence_stdout()
+        return _unwritten(error)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status
@@ -134,9 +151,10 @@ class _Call:
 
     def _carry_out(self, command: Command, outer: Args, own: Args) -> int:
         if self._given is None:
+            import_pathlib()
             postpone_methods()
         from cli.app import App
-        from cli.process import WITHOUT_RIGHTS, enter_namespace, prepare
+        from cli.process import WITHOUT_RIGHTS, enter_namespace, prepare, with_room
         from cli.settings import Settings
 
         settings = Settings.load(
@@ -151,7 +169,10 @@ class _Call:
             prepare()
         _prepare_output()
         app: App
-        with App(settings, debug=self.debug, error_format=self.error_format) as app:
+        with (
+            with_room(settings, command.name),
+            App(settings, debug=self.debug, error_format=self.error_format) as app,
+        ):
             try:
                 return command.run(app, own)
             except PybuildError as error:
@@ -206,6 +227,15 @@ def _prepare_output() -> None:
         if reconfigure is not None:
             utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
             reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+
+
+def _unwritten(error: OSError) -> int:
+    try:
+        sys.stderr.write(f"pybuild: cannot write to standard output: {error.strerror}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
+    return 1
 
 
 def _silence_stdout() -> None:

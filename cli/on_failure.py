@@ -50,10 +50,24 @@ def request_options(args: Args) -> _Options:
 def attended(
     app: App, args: Args, request: BuildRequest, build: Callable[[BuildRequest], BuildResult]
 ) -> BuildResult | int:
-    """Build. When it fails, bring out the files and open the shell that were asked for.
+    """Build. When it fails, bring out the files and open the shell that were asked for; tell its warnings.
 
     An exit status in place of a result: the failure has been told already.
     """
+    try:
+        return _attended(app, args, request, build)
+    except PybuildError as error:
+        quiet = args.on("quiet") or (args.text("progress") or app.settings.progress) == "quiet"
+        if getattr(error, "warnings", ()) and not quiet:
+            from cli.render.warnings import summary
+
+            app.note(summary(error, expand=app.debug))
+        raise
+
+
+def _attended(
+    app: App, args: Args, request: BuildRequest, build: Callable[[BuildRequest], BuildResult]
+) -> BuildResult | int:
     action = args.text("on-error")
     if action not in ("", "shell"):
         raise UsageError(f"unknown --on-error action {action!r}", hint="shell is known")

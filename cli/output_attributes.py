@@ -12,14 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.exporter.types import OutputSpec
 
-_KNOWN = (
-    *("type", "dest", "name", "push", "push-by-digest", "registry.insecure", "unpack", "store", "tar"),
-    *("mode", "oci-mediatypes", "oci-artifact", "compression", "compression-level", "force-compression"),
-    *("source-date-epoch", "rewrite-timestamp", "name-canonical", "dangling-name-prefix"),
-    *("dangling-name-empty-only", "platform-split", "attestation-inline", "attestation-prefix"),
-    *("prefer-nondist-layers", "buildkit-layers", "compatibility-version"),
-)
-
 
 def parsed(app: App, texts: Iterable[str]) -> list[OutputSpec]:
     """The outputs asked for; a note tells of attributes that mean nothing.
@@ -36,7 +28,9 @@ def parsed(app: App, texts: Iterable[str]) -> list[OutputSpec]:
 
 
 def _pass_over(app: App, spec: OutputSpec, key: str) -> None:
-    meant = did_you_mean(key, _KNOWN) if key not in _KNOWN else ""
+    from builder.exporter.types import ATTRIBUTES
+
+    meant = did_you_mean(key, sorted(ATTRIBUTES)) if key not in ATTRIBUTES else ""
     if meant:
         raise UsageError(f"unknown attribute {key[:60]!r} of output type={spec.type}{meant}")
     app.note(f"warning: attribute {key[:60]!a} of output type={spec.type} has no effect")

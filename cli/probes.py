@@ -159,9 +159,9 @@ def _snapshots(root: Path) -> Iterator[Finding]:
 
 
 def _cgroups(_root: Path) -> Iterator[Finding]:
-    from runtime import cgroups
+    from runtime import hierarchies
 
-    found = cgroups.probe()
+    found = hierarchies.probe()
     if not found.unified and not found.v1:
         yield Finding(
             "cgroups", "note", "not mounted: no limits on memory, CPU or processes", "mount /sys/fs/cgroup"

@@ -11,10 +11,26 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cli.settings import Settings
 
 WITHOUT_RIGHTS = frozenset({"__complete", "completion", "login", "logout", "version"})
 """Verbs that touch neither the store nor a container."""
+
+
+_FREEING = ("prune", "rm", "rmi")
+
+
+def with_room(settings: Settings, verb: str) -> AbstractContextManager[None]:
+    """For verbs that remove things: the space that is kept for them on a full disk."""
+    from contextlib import nullcontext
+
+    if verb.rpartition(" ")[2] not in _FREEING:
+        return nullcontext()
+    from builder.cache.reserve import given_up
+
+    return given_up(os.path.abspath(settings.root))
 
 
 def enter_namespace(settings: Settings, verb: str, words: list[str] | None) -> int | None:

@@ -77,6 +77,7 @@ def _tls_context(text: str) -> HostConfig:
         )
     return HostConfig(
         prefix=fields["host"],
+        plain_http=False if any(fields.get(key) for key in ("ca", "cert", "key")) else None,
         insecure="insecure" in fields and fields["insecure"].lower() in _TRUE,
         tls=TlsOptions(
             ca_file=fields.get("ca", ""),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from builder.solver.progress import LogEvent, StatusEvent, VertexEvent, WarningEvent
     from pybuild._build import build
     from pybuild._client import Client
-    from pybuild._containers import Container, Finished
+    from pybuild._container import Container, Finished
     from runtime.errors import ContainerError, NoSuchContainer, NotPermitted, PybuildError
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ _HOMES = {
     "builder.solver.progress": ("LogEvent", "StatusEvent", "VertexEvent", "WarningEvent"),
     "pybuild._build": ("build",),
     "pybuild._client": ("Client",),
-    "pybuild._containers": ("Container", "Finished"),
+    "pybuild._container": ("Container", "Finished"),
     "runtime.errors": ("ContainerError", "NoSuchContainer", "NotPermitted", "PybuildError"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict, Unpack
 from builder.build.request import BuildInput, BuildRequest, BuildResult
 from builder.cache.limits import SpaceLimits
 from builder.errors import UsageError
-from builder.exporter.types import OutputSpec
+from builder.exporter.types import ATTRIBUTES, OutputSpec
 from builder.llb.ops import Ulimit
 from builder.registry.hosts import RegistryConfig
 from builder.remotecache.spec import CacheSpec, parse_all
@@ -193,7 +193,17 @@ def _dockerfile(given: Path | bytes | None) -> tuple[str | None, bytes | None]:
 
 
 def _output(given: OutputSpec | str) -> OutputSpec:
-    return OutputSpec.parse(given) if isinstance(given, str) else given
+    spec = OutputSpec.parse(given) if isinstance(given, str) else given
+    if not isinstance(spec, OutputSpec):
+        raise UsageError(f"an output is text or an OutputSpec, not {given!r}"[:200])
+    for name, _ in spec.extra:
+        if name not in ATTRIBUTES:
+            from builder.frontend.errors import suggestion
+
+            raise UsageError(
+                f"unknown attribute {name[:60]!r} of output type={spec.type}{suggestion(name, ATTRIBUTES)}"
+            )
+    return spec
 
 
 def _pairs(given: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

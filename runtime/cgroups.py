@@ -10,115 +10,21 @@ from __future__ import annotations
 import os
 import time
 
-from runtime import devicefilter, limits
+from runtime import devicefilter
+from runtime.hierarchies import HOME, V1_ALL, Layout, group_path, layout, read, words, write
 from runtime.syscalls.linux import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.limits import Setting
 
-HOME = "pybuild"
-_V1_ALL = ("memory", "cpu", "cpuacct", "cpuset", "blkio", "pids", "freezer", "devices")
 _BUSY_TRIES = 50
-_layout: Layout | None = None
-
-
-class Layout:
-    """Where the hierarchies are: ``unified`` is the version 2 mount or ``""``, ``v1`` maps controllers to
-    mounts."""
-
-    __slots__ = ("controllers", "unified", "v1")
-
-    def __init__(self, unified: str, v1: dict[str, str], controllers: frozenset[str]) -> None:
-        self.unified = unified
-        self.v1 = v1
-        self.controllers = controllers
-
-    @property
-    def pure_v2(self) -> bool:
-        """Whether limits are version 2's."""
-        return bool(self.unified) and not self.v1
-
-
-def layout() -> Layout:
-    """Probe once per process."""
-    global _layout
-    if _layout is None:
-        _layout = probe()
-    return _layout
-
-
-def probe(mountinfo: str = "/proc/self/mountinfo") -> Layout:
-    """Find the hierarchies in a mountinfo file."""
-    unified = ""
-    v1: dict[str, str] = {}
-    try:
-        with open(mountinfo, encoding="utf-8", errors="surrogateescape") as file:
-            rows = file.readlines()
-    except OSError:
-        rows = []
-    for row in rows:
-        before, _, after = row.partition(" - ")
-        if not after.startswith("cgroup"):
-            continue
-        fields, kind = before.split(), after.split()
-        place = fields[4].replace("\\040", " ")
-        if kind[0] == "cgroup2":
-            unified = unified or place
-        elif kind[0] == "cgroup":
-            for option in kind[2].split(","):
-                if option in _V1_ALL:
-                    v1.setdefault(option, place)
-    return Layout(
-        unified, v1, _words(os.path.join(unified, "cgroup.controllers")) if unified else frozenset()
-    )
-
-
-def _words(path: str) -> frozenset[str]:
-    try:
-        return frozenset(_read(path).split())
-    except OSError:
-        return frozenset()
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
-def group_path(container: str, parent: str) -> str:
-    """The path of a container's group below every hierarchy, without a leading slash.
-
-    ``system.slice:prefix:`` is systemd's form of a parent. ValueError for names that are no single component.
-    """
-    if not container or "/" in container or container in {".", ".."} or "\0" in container:
-        raise ValueError(f"bad container id {container!r}")
-    if ":" in parent and ".slice" in parent:
-        place, _, prefix = parent.partition(":")
-        prefix = prefix.replace(":", "-").strip("-")
-        name = f"{prefix}-{container}.scope" if prefix else f"{container}.scope"
-        return _checked(f"{place}/{name}")
-    return _checked(f"{parent.strip('/')}/{HOME}/{container}".lstrip("/"))
-
-
-def _checked(path: str) -> str:
-    if ".." in path.split("/") or "\0" in path:
-        raise ValueError(f"bad cgroup path {path!r}")
-    return path
 
 
 class Group:
     """The control groups of one container."""
 
-    __slots__ = ("devices_enforced", "fd", "path", "unified", "v1", "warnings")
+    __slots__ = ("counted", "devices_enforced", "fd", "path", "unified", "v1", "warnings")
 
     def __init__(self, path: str, unified: str, v1: dict[str, str]) -> None:
         self.path = path
@@ -126,12 +32,14 @@ class Group:
         self.v1 = v1
         self.fd = -1
         self.devices_enforced = False
+        self.counted = False
+        """Whether what the container uses is to be known."""
         self.warnings: list[str] = []
 
     def join(self, pid: int) -> None:
         """Move a process into the version 1 groups (the version 2 one is joined at birth)."""
         for place in dict.fromkeys(self.v1.values()):
-            _write(f"{place}/cgroup.procs", str(pid))
+            write(f"{place}/cgroup.procs", str(pid))
 
     def oom_kills(self) -> int:
         """How many processes of the group were killed for memory."""
@@ -140,7 +48,7 @@ class Group:
             (f"{self.v1.get('memory', '')}/memory.oom_control", "oom_kill"),
         ):
             try:
-                rows = _read(path).splitlines()
+                rows = read(path).splitlines()
             except OSError:
                 continue
             for row in rows:
@@ -152,15 +60,15 @@ class Group:
     def freeze(self, frozen: bool) -> None:
         """Pause or resume every process; OSError where no freezer is there."""
         if self.unified:
-            _write(f"{self.unified}/cgroup.freeze", "1" if frozen else "0")
+            write(f"{self.unified}/cgroup.freeze", "1" if frozen else "0")
             self._await_frozen(frozen)
             return
-        _write(f"{self.v1['freezer']}/freezer.state", "FROZEN" if frozen else "THAWED")
+        write(f"{self.v1['freezer']}/freezer.state", "FROZEN" if frozen else "THAWED")
 
     def _await_frozen(self, frozen: bool) -> None:
         wanted = f"frozen {int(frozen)}"
         for _ in range(200):
-            if wanted in _read(f"{self.unified}/cgroup.events"):
+            if wanted in read(f"{self.unified}/cgroup.events"):
                 return
             time.sleep(0.005)
 
@@ -169,7 +77,7 @@ class Group:
         for place in (self.unified, *self.v1.values()):
             if place:
                 try:
-                    return tuple(int(line) for line in _read(f"{place}/cgroup.procs").split())
+                    return tuple(int(line) for line in read(f"{place}/cgroup.procs").split())
                 except OSError:
                     continue
         return ()
@@ -178,7 +86,7 @@ class Group:
         """Kill every process of the group."""
         if self.unified:
             try:
-                _write(f"{self.unified}/cgroup.kill", "1")
+                write(f"{self.unified}/cgroup.kill", "1")
             except OSError:
                 pass
             else:
@@ -263,8 +171,9 @@ def create(
     path = group_path(container, parent)
     wanted = {controller for controller, _, _ in settings}
     if every:
-        wanted |= set(_V1_ALL)
+        wanted |= set(V1_ALL)
     group = Group(path, "", {})
+    group.counted = every
     _make_unified(group, place, wanted, asked=bool(settings) or every)
     _enforce_devices(group, place, rules)
     for controller in sorted(wanted):
@@ -298,10 +207,10 @@ def _delegate(root: str, path: str, wanted: set[str]) -> None:
     place = root
     names = path.split("/")
     for name in names:
-        missing = wanted - _words(f"{place}/cgroup.subtree_control")
+        missing = wanted - words(f"{place}/cgroup.subtree_control")
         for controller in sorted(missing):
             try:
-                _write(f"{place}/cgroup.subtree_control", f"+{controller}")
+                write(f"{place}/cgroup.subtree_control", f"+{controller}")
             except OSError:
                 continue  # said later, by the limit that cannot be set
         place = f"{place}/{name}"
@@ -329,8 +238,8 @@ def _inherit_cpuset(mount: str, path: str) -> None:
     for name in path.split("/"):
         below = f"{place}/{name}"
         for file in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(f"{below}/{file}").strip():
-                _write(f"{below}/{file}", _read(f"{place}/{file}"))
+            if not read(f"{below}/{file}").strip():
+                write(f"{below}/{file}", read(f"{place}/{file}"))
         place = below
 
 
@@ -351,9 +260,9 @@ def _enforce_devices(group: Group, place: Layout, rules: tuple[devicefilter.Rule
     if top is None:
         return
     try:
-        _write(f"{top}/devices.deny", "a")
+        write(f"{top}/devices.deny", "a")
         for line in devicefilter.lines(rules):
-            _write(f"{top}/devices.allow", line)
+            write(f"{top}/devices.allow", line)
     except OSError as error:
         group.warnings.append(f"no device rules: {error.strerror}")
     else:
@@ -361,6 +270,10 @@ def _enforce_devices(group: Group, place: Layout, rules: tuple[devicefilter.Rule
 
 
 def _apply(group: Group, place: Layout, settings: tuple[Setting, ...]) -> None:
+    if not settings:
+        return
+    from runtime import limits
+
     for controller, file, value in settings:
         top = group.v1.get(controller) if controller in place.v1 else group.unified
         name, text = (file, value) if controller in place.v1 else limits.to_v2(file, value)
@@ -369,7 +282,7 @@ def _apply(group: Group, place: Layout, settings: tuple[Setting, ...]) -> None:
         try:
             if not top:
                 raise FileNotFoundError(2, "no such controller")
-            _write(f"{top}/{name}", text)
+            write(f"{top}/{name}", text)
         except OSError as error:
             group.warnings.append(f"limit {file} not set: {error.strerror}")
 
@@ -395,7 +308,7 @@ def of_process(pid: int) -> Group:
 
 def _memberships(pid: int | str) -> list[tuple[str, str]]:
     rows = []
-    for row in _read(f"/proc/{pid}/cgroup").splitlines():
+    for row in read(f"/proc/{pid}/cgroup").splitlines():
         _, controllers, path = row.split(":", 2)
         rows.append((controllers, path))
     return rows

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime import specfile, state, wire
-from runtime.attach import MonitorGone, Session
 from runtime.errors import ContainerError
 from runtime.monitor_start import MonitorProcess
+from runtime.session import MonitorGone, Session
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.specfile import MonitorOptions
 from runtime.state import NetworkState, ProcessRef, State
@@ -81,11 +81,13 @@ def start(
     monitor: MonitorProcess | None = None,
     connect: Connect | None = None,
     attach: Streams | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Session | None:
     """Start the container; with ``attach`` returns a session that misses nothing of its output.
 
     ``connect`` is needed when the options ask for a bridge. Raises what went wrong in the monitor:
-    CommandNotFound, SetupFailed, PortTaken and kin; the state file then says so too.
+    CommandNotFound, SetupFailed, PortTaken and kin; the state file then says so too. ``meanwhile`` is called
+    while the monitor works.
     """
     from runtime.plan import container_plan
 
@@ -104,7 +106,10 @@ def start(
             "options": {**options.to_request(spec), "before": (before.started_at, before.finished_at)},
             "attach": attach.to_request() if attach is not None else None,
         }
-        answer = session.request(wire.START, request)
+        session.send(wire.START, wire.pack(request))
+        if meanwhile is not None:
+            meanwhile()
+        answer = session.answer()
         if "network" in answer:
             _connect(session, answer["network"], connect)
             answer = session.answer()
@@ -225,7 +230,7 @@ def wait(directory: Path) -> int:
 
 
 def _await_exit(session: Session) -> int:
-    from runtime.attach import error_from
+    from runtime.session import error_from
 
     while True:
         kind, payload = session.receive()

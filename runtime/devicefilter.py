@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import struct
 
-from runtime.syscalls.linux import address_of, bpf
-
 _PROG_LOAD, _PROG_ATTACH = 5, 8
 _TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI = 15, 6, 2
 _ACCESS = {"m": 1, "r": 2, "w": 4}
@@ -38,8 +36,18 @@ DEFAULT: tuple[Rule, ...] = (
 _loaded: dict[tuple[Rule, ...], int] = {}
 
 
+def prepare(rules: tuple[Rule, ...]) -> None:
+    """Load the program of ``rules`` for a later ``attach``, where that can be done."""
+    try:
+        _loaded[rules] = _load(program(rules))
+    except OSError:
+        pass  # said by attach
+
+
 def attach(group_fd: int, rules: tuple[Rule, ...]) -> None:
     """Enforce ``rules`` on a version 2 group; OSError where the kernel or our privileges do not allow it."""
+    from runtime.syscalls.linux import bpf
+
     if rules not in _loaded:
         _loaded[rules] = _load(program(rules))
     bpf(_PROG_ATTACH, struct.pack("<IIII", group_fd, _loaded[rules], _ATTACH_CGROUP_DEVICE, _ALLOW_MULTI))
@@ -94,6 +102,8 @@ def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0
 
 
 def _load(code: bytes) -> int:
+    from runtime.syscalls.linux import address_of, bpf
+
     instructions, keep_code = address_of(code)
     licence, keep_licence = address_of(b"GPL\0")
     attr = struct.pack(

@@ -168,3 +168,22 @@ def console(setup: Setup) -> None:
     bind_at(setup, setup.slave_fd, target, 0, recursive=False, name="/dev/console")
     os.close(target)
     os.close(top)
+
+
+def terminal(setup: Setup) -> None:
+    """A new session on the terminal that was made for it, if any."""
+    assert setup.identity is not None
+    os.setsid()
+    if setup.slave_fd < 0:
+        return
+    os.fchown(setup.slave_fd, setup.identity.uid, -1)
+    setup.kernel.ioctl(setup.slave_fd, c.TIOCSCTTY, 0)
+    for fd in range(3):
+        os.dup2(setup.slave_fd, fd)
+
+
+def exec_terminal(setup: Setup) -> None:
+    """Make a terminal in the /dev/pts of a container that runs already."""
+    pts = paths.open_plain(setup.root_fd, "dev/pts", os.O_PATH | os.O_DIRECTORY)
+    open_terminal(setup, pts)
+    os.close(pts)

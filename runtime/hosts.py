@@ -51,12 +51,12 @@ def parse_add_host(text: str, *, gateway: str = "") -> tuple[str, str]:
 
 def checked_address(text: str) -> str:
     """``text`` when it is an IPv4 or IPv6 address (a zone is allowed); raises BadHostEntry."""
-    import socket
+    import _socket
 
     plain = text.partition("%")[0]
-    for family in (socket.AF_INET, socket.AF_INET6):
+    for family in (_socket.AF_INET, _socket.AF_INET6):
         try:
-            socket.inet_pton(family, plain)
+            _socket.inet_pton(family, plain)
         except (OSError, ValueError):
             continue
         if not any(c.isspace() for c in text):

@@ -100,19 +100,6 @@ def oom_score(setup: Setup, value: int) -> None:
         os.close(fd)
 
 
-def who(setup: Setup, name: str, groups: tuple[str, ...]) -> None:
-    """Look the user up in the root (EXE-11)."""
-    setup.identity = user.lookup(setup.root_fd, name, groups)
-    if setup.single and (setup.identity.uid or setup.identity.gid):
-        found = setup.identity
-        setup.identity = user.Identity(0, 0, (0,), found.home)
-        setup.powerless = found.uid != 0
-        setup.warning = (
-            f"user {found.uid}:{found.gid} has no id in this user namespace and runs as its only one, "
-            "without capabilities; /etc/subuid and /etc/subgid grant ranges of ids"
-        )
-
-
 def directory(setup: Setup, path: str, create: bool) -> None:
     """Change to the working directory, made 0755 and owned by the user when missing (EXE-12)."""
     assert setup.identity is not None
@@ -151,25 +138,6 @@ def limits(setup: Setup, rows: tuple[tuple[int, int, int], ...]) -> None:
             raise failed(f"setrlimit {number}", "", 22) from error
         except OSError as error:
             raise failed(f"setrlimit {number}", "", error.errno or 0) from error
-
-
-def terminal(setup: Setup) -> None:
-    """A new session on the terminal that was made for it, if any."""
-    assert setup.identity is not None
-    os.setsid()
-    if setup.slave_fd < 0:
-        return
-    os.fchown(setup.slave_fd, setup.identity.uid, -1)
-    setup.kernel.ioctl(setup.slave_fd, c.TIOCSCTTY, 0)
-    for fd in range(3):
-        os.dup2(setup.slave_fd, fd)
-
-
-def exec_terminal(setup: Setup) -> None:
-    """Make a terminal in the /dev/pts of a container that runs already."""
-    pts = paths.open_plain(setup.root_fd, "dev/pts", os.O_PATH | os.O_DIRECTORY)
-    devices.open_terminal(setup, pts)
-    os.close(pts)
 
 
 def confine(setup: Setup, keep: int, no_new_privileges: bool) -> None:
@@ -238,13 +206,13 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "file": mounts.file,
     "mask": rootfs.mask,
     "readonly_paths": rootfs.readonly_paths,
-    "who": who,
+    "who": user.who,
     "readonly_root": rootfs.readonly_root,
     "pivot": rootfs.pivot,
     "directory": directory,
     "limits": limits,
-    "exec_terminal": exec_terminal,
-    "terminal": terminal,
+    "exec_terminal": devices.exec_terminal,
+    "terminal": devices.terminal,
     "confine": confine,
 }
 

@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from runtime import cgroups, messages, openfiles, plan
+from runtime import hierarchies, messages, openfiles, plan
 from runtime.errors import ContainerError, NotPermitted, SetupFailed
 from runtime.spec import ContainerSpec, ExecSpec, ExitStatus
 from runtime.syscalls import constants as c
@@ -41,6 +41,8 @@ class RunHandle:
         self.warnings = warnings
         """Limits and rules that this machine did not take."""
         self.on_ended: Callable[[], None] | None = None
+        self.usage: tuple[tuple[str, int], ...] = ()
+        """What it used up, once ended, if the spec asked for ``accounting``."""
         self._reply = reply
         self._pidfd = pidfd
         self._status: ExitStatus | None = None
@@ -53,7 +55,7 @@ class RunHandle:
             self.close()
             if received is None or received[0][0] != "exited":
                 raise ContainerError("the launcher process ended unexpectedly", code="launcher-lost")
-            code, signal, oom = received[0][1:]
+            code, signal, oom, self.usage = received[0][1:]
             self._status = ExitStatus(code, signal, oom)
             if self.on_ended is not None:
                 self.on_ended()
@@ -140,7 +142,7 @@ class Launcher:
         finally:
             for fd in extra:
                 os.close(fd)
-        group = cgroups.group_path(spec.id, spec.cgroup_parent)
+        group = hierarchies.group_path(spec.id, spec.cgroup_parent)
         self._groups.add(group)
         handle.on_ended = lambda: self._groups.discard(group)
         if on_started is not None:
@@ -170,6 +172,8 @@ class Launcher:
             pid, self._pid = self._pid, -1
             _, status = os.waitpid(pid, 0)
             if status:  # it was killed, and its containers with it, but not their groups
+                from runtime import cgroups
+
                 for group in self._groups:
                     cgroups.discard(group)
 

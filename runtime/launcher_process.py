@@ -11,7 +11,7 @@ import gc
 import os
 import select
 
-from runtime import capabilities, cgroups, messages, seccomp, spawn
+from runtime import cgroups, messages, spawn
 from runtime.syscalls import constants as c
 from runtime.syscalls.linux import KERNEL, reset_signals
 
@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
+
+    from runtime.process import Process
 
 CONTROL_FD = 3
 
@@ -28,7 +30,7 @@ class Job:
 
     __slots__ = ("process", "reply")
 
-    def __init__(self, reply: _socket.socket, process: spawn.Process) -> None:
+    def __init__(self, reply: _socket.socket, process: Process) -> None:
         self.reply = reply
         self.process = process
 
@@ -91,7 +93,7 @@ class Server:
                 os.close(fd)
 
     @staticmethod
-    def _start(message: messages.Message, fds: tuple[int, ...]) -> spawn.Process:
+    def _start(message: messages.Message, fds: tuple[int, ...]) -> Process:
         _, stdin, stdout, stderr, *more = fds
         if message[0] == "run":
             netns = more[0] if more else -1
@@ -146,7 +148,7 @@ class Server:
         if job.process.listener >= 0:
             self._forget(job.process.listener)
         self._forget(job.process.pidfd)
-        job.say(("exited", *job.process.reap_raw()))
+        job.say(("exited", *job.process.reap_raw(), job.process.usage))
         self._finish(job)
 
     def _abandoned(self, job: Job) -> None:
@@ -165,8 +167,7 @@ def main() -> None:
     os.umask(0o022)
     os.chdir("/")
     reset_signals(tuple(number for number in range(1, 65) if number not in {9, 19}))
-    seccomp.program(os.uname().machine, capabilities.DEFAULT)
-    cgroups.layout()
+    spawn.get_ready()
     gc.collect()
     gc.freeze()  # what is shared with the children should not be touched by a collection
     gc.disable()

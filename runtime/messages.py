@@ -13,7 +13,7 @@ client → launcher (control socket)
 launcher → client (the reply socket of the request; closing it kills the container)
 ``started``   pid, warnings                                             pidfd[, terminal]
 ``failed``    kind, call, path, errno, text                             -
-``exited``    code or None, signal or None, killed for memory           -
+``exited``    code or None, signal or None, killed for memory, usage    -
 first process → launcher (report socket; end of file means that the command runs)
 ``stubs``     ((name, directory, atime, mtime, mtime after), ...)       parent directory of each
 ``terminal``                                                            master of the terminal

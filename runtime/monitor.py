@@ -15,7 +15,6 @@ the next verb that lists containers finishes it.
 
 from __future__ import annotations
 
-import _socket
 import fcntl
 import os
 import time
@@ -24,22 +23,20 @@ from runtime import spawn, statefile, wire
 from runtime.errors import ContainerError, PybuildError
 from runtime.eventloop import READ, Loop, Timer
 from runtime.logwriter import LogWriter
-from runtime.monitor_io import Client, Job
+from runtime.monitor_client import Client, Door
+from runtime.monitor_job import Job
 from runtime.monitor_requests import SIGKILL, Requests, attach_client, send_exit, send_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
 
-    from runtime.proxy import Binding
+    from runtime.process import Process
+    from runtime.restarts import Restarts
 
 CONTROL_FD = 3
 
-_FIRST_DELAY_S = 0.1
-_LONGEST_DELAY_S = 60.0
-_STABLE_AFTER_S = 10.0
 _LINGER_S = 10.0
-_OWNER_GRACE_S = 30.0
 
 
 def main(control: int = CONTROL_FD) -> None:
@@ -49,6 +46,7 @@ def main(control: int = CONTROL_FD) -> None:
     os.chdir("/")  # hold nobody's directory
     if os.fork():
         os._exit(0)  # the starter reaps this one at once; the monitor belongs to init
+    spawn.get_ready()
     monitor = Monitor(control)
     try:
         monitor.serve()
@@ -72,12 +70,10 @@ class Monitor(Requests):
         self._options: dict[str, Any] = {}
         self._plan: tuple[Any, ...] = ()
         self._main: Job | None = None
-        self._child: spawn.Process | None = None
-        self._listener: _socket.socket | None = None
+        self._child: Process | None = None
+        self._door: Door | None = None
         self._netns = -1
-        self._bindings: list[Binding] = []
-        self._delay_s = _FIRST_DELAY_S
-        self._started_at = 0.0
+        self._restarts: Restarts | None = None
         self._restart_timer: Timer | None = None
         self._stop_timer: Timer | None = None
         self._execs: dict[str, Job] = {}
@@ -118,16 +114,6 @@ class Monitor(Requests):
         if self._over:
             self._finish_when_quiet()
 
-    def _accept(self, _: int) -> None:
-        assert self._listener is not None
-        try:
-            # The accept of socket.socket, without importing that module.
-            fd, _peer = self._listener._accept()  # type: ignore[attr-defined]
-        except OSError:
-            return
-        os.set_inheritable(fd, False)
-        self._add_client(fd)
-
     def _request(self, client: Client, kind: bytes, payload: bytes) -> None:
         """One request; failures become a FAIL frame."""
         try:
@@ -152,6 +138,11 @@ class Monitor(Requests):
         self._directory = request["directory"]
         self._options = request["options"]
         self._plan = client.take_plan()
+        policy, maximum = self._options["restart"]
+        if policy != "no":
+            from runtime.restarts import Restarts
+
+            self._restarts = Restarts(policy, maximum)
         try:
             self._take_directory()
             self._make_network(client)
@@ -170,59 +161,18 @@ class Monitor(Requests):
         self._lock = fd  # held until this process ends
         self._state["started_at"], self._state["finished_at"] = self._options["before"]
         self._state["monitor"] = statefile.process_entry(os.getpid())
-        self._listen()
-
-    def _listen(self) -> None:
-        """Bind ``attach.sock`` through its directory: the path may be longer than a socket name."""
-        holder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
-        previous = os.umask(0o177)
-        try:
-            try:
-                os.unlink(statefile.SOCKET_FILE, dir_fd=holder)
-            except FileNotFoundError:
-                pass
-            listener.bind(f"/proc/self/fd/{holder}/{statefile.SOCKET_FILE}")
-        finally:
-            os.umask(previous)
-            os.close(holder)
-        listener.listen(64)
-        listener.setblocking(False)
-        self._listener = listener
-        self._loop.watch(listener.fileno(), READ, self._accept)
+        self._door = Door(self._loop, self._directory, self._add_client)
 
     def _make_network(self, client: Client) -> None:
-        """Bind published ports, then make a namespace and have the starter connect it."""
         options = self._options
-        if options["ports"]:
-            from runtime import proxy
+        if not (options["ports"] or options["bridge"] or options["netns_path"]):
+            self._state["network"] = {**statefile.NO_NETWORK, "mode": options["network_mode"]}
+            return
+        from runtime import monitor_network
 
-            self._bindings = proxy.bind_all(tuple(port) for port in options["ports"])
-        network = {**statefile.NO_NETWORK, "mode": options["network_mode"]}
-        if options["bridge"]:
-            self._netns = _new_netns()
-            network.update(self._ask_for_links(client))
-        elif options["netns_path"]:
-            # The path may be another container's /proc/<pid>/ns/net: keep what it means now.
-            self._netns = os.open(options["netns_path"], os.O_RDONLY | os.O_CLOEXEC)
-        if self._netns >= 0:
-            network["sandbox_key"] = f"/proc/{os.getpid()}/fd/{self._netns}"
-        if self._bindings:
-            from runtime import proxy
-
-            proxy.serve(self._loop, self._bindings, str(network["ip_address"]))
-            network["ports"] = [list(binding.port) for binding in self._bindings]
-        self._state["network"] = network
-
-    def _ask_for_links(self, client: Client) -> dict[str, Any]:
-        """Have the starter, who may import more than we do, connect the namespace; blocks for its answer."""
-        _, start, boot = self._state["monitor"]
-        question = {"pid": os.getpid(), "fd": self._netns, "start": start, "boot": boot}
-        kind, payload = client.ask(wire.NETWORK, wire.pack(question))
-        if kind != wire.NETWORK:
-            raise ContainerError("the network of the container could not be set up", code="network-failed")
-        answer: dict[str, Any] = wire.unpack(payload)
-        return answer
+        self._netns, self._state["network"] = monitor_network.make(
+            self._loop, client, options, self._state["monitor"]
+        )
 
     def _run_once(self, client: Client | None, attach: dict[str, Any] | None) -> None:
         """Start the process; ``client`` is attached before a byte of output is read."""
@@ -242,7 +192,8 @@ class Monitor(Requests):
         job.log = self._open_log()
         job.on_finished = self._main_finished
         self._main = job
-        self._started_at = time.monotonic()
+        if self._restarts is not None:
+            self._restarts.started()
         self._record(
             status="running",
             process=statefile.process_entry(child.pid),
@@ -290,14 +241,14 @@ class Monitor(Requests):
 
     # -- children
 
-    def _watch(self, child: spawn.Process, job: Job) -> None:
+    def _watch(self, child: Process, job: Job) -> None:
         job.child = child
         self._jobs[child.pid] = job
         self._loop.watch(child.pidfd, READ, lambda _: None)  # wakes the loop, which then reaps
         if child.listener >= 0:
             self._loop.watch(child.listener, READ, lambda _: self._changes_owner(child))
 
-    def _changes_owner(self, child: spawn.Process) -> None:
+    def _changes_owner(self, child: Process) -> None:
         from runtime import chowns
 
         if not chowns.answer(child.listener):
@@ -331,7 +282,9 @@ class Monitor(Requests):
             job.log.close()
         if self._stop_timer is not None:
             self._stop_timer.cancel()
-        delay_s = self._restart_delay(code)
+        delay_s = None
+        if self._restarts is not None and not self._state["manually_stopped"]:
+            delay_s = self._restarts.delay_s(code, self._state["restart_count"])
         changes: dict[str, Any] = {"status": "restarting"}
         if delay_s is None:
             changes = {
@@ -356,19 +309,6 @@ class Monitor(Requests):
             self._end(code)
         else:
             self._restart_timer = self._loop.call_later(delay_s, self._restart)
-
-    def _restart_delay(self, code: int) -> float | None:
-        """Seconds until the next start; None = leave it."""
-        policy, maximum = self._options["restart"]
-        if self._state["manually_stopped"] or policy == "no":
-            return None
-        if policy == "on-failure":
-            if code == 0 or (maximum and self._state["restart_count"] >= maximum):
-                return None
-        if time.monotonic() - self._started_at >= _STABLE_AFTER_S:
-            self._delay_s = _FIRST_DELAY_S
-        delay_s, self._delay_s = self._delay_s, min(_LONGEST_DELAY_S, self._delay_s * 2)
-        return delay_s
 
     def _restart(self) -> None:
         self._restart_timer = None
@@ -403,14 +343,9 @@ class Monitor(Requests):
         self._finish_when_quiet()
 
     def _close_door(self) -> None:
-        if self._listener is not None:
-            self._loop.forget(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
-            try:
-                os.unlink(os.path.join(self._directory, statefile.SOCKET_FILE))
-            except OSError:
-                pass  # removed with the container
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _finish_when_quiet(self) -> None:
         if not self._clients:
@@ -447,21 +382,6 @@ class AlreadyRunning(ContainerError):
     """Another monitor has this container."""
 
     code = "container-already-running"
-
-
-def _new_netns() -> int:
-    """A new network namespace; this process stays where it is."""
-    from runtime.syscalls.constants import CLONE_NEWNET
-    from runtime.syscalls.linux import KERNEL
-
-    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        KERNEL.unshare(CLONE_NEWNET)
-        made = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        KERNEL.setns(home, CLONE_NEWNET)
-    finally:
-        os.close(home)
-    return made
 
 
 def _shell_code(status: int) -> int:

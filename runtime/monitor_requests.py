@@ -9,11 +9,14 @@ from __future__ import annotations
 from runtime import spawn, wire
 from runtime.errors import ContainerError, PybuildError
 from runtime.eventloop import Loop, Timer
-from runtime.monitor_io import Client, Job
+from runtime.monitor_job import Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, ClassVar
+
+    from runtime.monitor_client import Client
+    from runtime.process import Process
 
 SIGKILL = 9
 
@@ -25,14 +28,14 @@ class Requests:
     _state: dict[str, Any]
     _options: dict[str, Any]
     _main: Job | None
-    _child: spawn.Process | None
+    _child: Process | None
     _restart_timer: Timer | None
     _stop_timer: Timer | None
     _execs: dict[str, Job]
     _over: bool
     _removed: bool
 
-    def _watch(self, child: spawn.Process, job: Job) -> None:
+    def _watch(self, child: Process, job: Job) -> None:
         raise NotImplementedError
 
     def _record(self, **changes: Any) -> None:

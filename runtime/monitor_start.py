@@ -4,8 +4,8 @@ starts.
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import sys
 
 from runtime import openfiles
@@ -22,15 +22,15 @@ class MonitorProcess:
     Launching it early hides its start behind other work. Closing it unused makes it leave.
     """
 
-    def __init__(self, sock: socket.socket, pid: int, errors: int) -> None:
-        self._socket: socket.socket | None = sock
+    def __init__(self, sock: _socket.socket, pid: int, errors: int) -> None:
+        self._socket: _socket.socket | None = sock
         self._pid = pid
         self._errors = errors
 
     @classmethod
     def launch(cls) -> MonitorProcess:
         """Start the process: a new session, a clean interpreter, nothing inherited but the socket."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         command = (sys.executable, "-I", "-S", "-c", _BOOT.format(root=root, fd=_CONTROL_FD))
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
@@ -57,7 +57,7 @@ class MonitorProcess:
             theirs.close()
         return cls(ours, pid, errors)
 
-    def take(self) -> socket.socket:
+    def take(self) -> _socket.socket:
         """The socket to speak with it; the launched process has handed over to the monitor by now or soon."""
         sock, self._socket = self._socket, None
         if sock is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, assert_never
 
-from runtime import capabilities, cgroups, devicefilter
+from runtime import capabilities, devicefilter, hierarchies
 from runtime import spec as s
 from runtime.syscalls import constants as c
 
@@ -98,7 +98,7 @@ class Plan:
 
 def container_plan(spec: s.ContainerSpec) -> Plan:
     """How to start the container of ``spec``. ValueError for a spec that cannot be carried out."""
-    cgroups.group_path(spec.id, spec.cgroup_parent)
+    hierarchies.group_path(spec.id, spec.cgroup_parent)
     shared = dict(spec.shared)
     flags = c.CLONE_NEWNS | c.CLONE_NEWCGROUP
     flags |= sum(flag for kind, flag in _NAMESPACES.items() if kind not in shared)

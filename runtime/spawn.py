@@ -1,26 +1,26 @@
 """Starting a container, or one more process in it, from a process with a single thread.
 
 The launcher and the monitor of a long-lived container both use this. ``spawn`` and ``enter`` return as soon
-as the process exists; what it reports until the command runs is read with ``Process.report``, or waited for
-with ``Process.started``.
+as the process exists; what it reports until the command runs is read with ``process.Process.report``, or
+waited for with ``started``.
 """
 
 from __future__ import annotations
 
 import os
 
-from runtime import cgroups, init, limits, messages, seccomp
-from runtime.paths import Stub, remove_stubs
+from runtime import capabilities, cgroups, devicefilter, hierarchies, init, messages, seccomp
+from runtime.process import Process
 from runtime.syscalls import constants as c
-from runtime.syscalls.linux import KERNEL, clone_process, failed, pidfd_open, pidfd_send_signal
+from runtime.syscalls.linux import KERNEL, clone_process, failed, pidfd_open
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from typing import Any, TypeAlias
 
+    from runtime.limits import Setting
     from runtime.setup import Setup
-    from runtime.spec import ExitStatus
 
     Wire: TypeAlias = tuple[Any, ...]
     """``Plan.wire()``: id, flags, operations, args, env, filter_for, netns, pid_path, cgroup_parent, limits,
@@ -55,117 +55,12 @@ def has_single_id() -> bool:
     return _single
 
 
-class Process:
-    """A started process that its owner has to reap."""
-
-    __slots__ = (
-        "_failed",
-        "_report",
-        "group",
-        "listener",
-        "owns_group",
-        "owns_pids",
-        "pid",
-        "pidfd",
-        "stubs",
-        "terminal",
-        "warnings",
-    )
-
-    def __init__(
-        self, pid: int, pidfd: int, report: _socket.socket, group: cgroups.Group, *, owns_group: bool
-    ) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.group = group
-        self.owns_group = owns_group
-        self.owns_pids = True
-        self.warnings = tuple(group.warnings)
-        self.listener = -1
-        """Where changes of owner are asked about, once started (``runtime.chowns``)."""
-        self.terminal = -1
-        """The master of its terminal, once started."""
-        self.stubs: list[Stub] = []
-        self._report: _socket.socket | None = report
-        self._failed: messages.Message | None = None
-
-    def report_fd(self) -> int:
-        """What to poll for ``report``; -1 when there is nothing more to come."""
-        return self._report.fileno() if self._report is not None else -1
-
-    def report(self) -> messages.Message | None:
-        """Read one report: None means more is to come, ``("started",)`` that the command runs (or the process
-        has ended), ``("failed", ...)`` that it never will."""
-        assert self._report is not None
-        received = messages.receive(self._report)
-        if received is None:
-            self._report.close()
-            self._report = None
-            return self._failed or ("started",)
-        message, fds = received
-        if message[0] == "stubs":
-            self.stubs += [Stub(fd, *row) for fd, row in zip(fds, message[1], strict=True)]
-        elif message[0] == "terminal":
-            self.terminal = fds[0]
-        elif message[0] == "listener":
-            self.listener = fds[0]
-        elif message[0] == "warning":
-            self.warnings += (message[1],)
-        else:
-            self._failed = message
-        return None
-
-    def started(self) -> None:
-        """Wait until the command runs; SetupFailed, CommandNotFound, CommandNotExecutable, UserNotFound if it
-        cannot, with the process reaped and everything cleaned up."""
-        while (outcome := self.report()) is None:
-            pass
-        if outcome[0] == "failed":
-            self.reap_raw()
-            if self.terminal >= 0:
-                os.close(self.terminal)
-                self.terminal = -1
-            raise messages.error_of(outcome)
-
-    def kill(self, signal: int = 9) -> None:
-        """Send a signal; a process that has ended is not an error."""
-        if self.pidfd >= 0:
-            pidfd_send_signal(self.pidfd, signal)
-
-    def reap_raw(self) -> tuple[int | None, int | None, bool]:
-        """Wait for the end: (code, signal, killed for memory). Cleans up mount points and groups."""
-        _, status = os.waitpid(self.pid, 0)
-        killed = os.WIFSIGNALED(status)
-        if self.owns_group and not self.owns_pids:
-            self.group.kill()  # no pid namespace of its own took the rest of the container along
-        oom = (killed or os.WEXITSTATUS(status) == 137) and self.group.oom_kills() > 0
-        self.finish()
-        if killed:
-            return None, os.WTERMSIG(status), oom
-        return os.WEXITSTATUS(status), None, oom
-
-    def wait(self) -> ExitStatus:
-        """Wait for the end of the process."""
-        from runtime.spec import ExitStatus
-
-        return ExitStatus(*self.reap_raw())
-
-    def finish(self) -> None:
-        """Clean up after the process: its mount points, its groups, our descriptors (the terminal stays
-        open)."""
-        while self._report is not None and self.report() is None:
-            pass  # stubs that were announced just before it was killed
-        remove_stubs(self.stubs)
-        self.stubs = []
-        if self.owns_group:
-            self.group.remove()
-        self.group.close()
-        if self.listener >= 0:
-            os.close(self.listener)
-            self.listener = -1
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+def get_ready() -> None:
+    """Make what most containers need before the first is asked for; it takes more than a millisecond."""
+    hierarchies.layout()
+    seccomp.program(os.uname().machine, capabilities.DEFAULT, "record" if has_single_id() else "")
+    if not in_user_namespace():
+        devicefilter.prepare(devicefilter.DEFAULT)
 
 
 def spawn(
@@ -200,9 +95,8 @@ def spawn(
         accounting,
         clean_stubs,
     ) = plan
-    layout = cgroups.layout()
-    settings = limits.settings(dict(limit_pairs), v1=bool(layout.v1))
-    group = cgroups.create(container, parent, settings, rules, every=accounting)
+    layout = hierarchies.layout()
+    group = cgroups.create(container, parent, _settings(limit_pairs, layout), rules, every=accounting)
     setup = init.new_setup()
     setup.userns = in_user_namespace()
     _prepare_filter(setup, filter_for, answers=answers)
@@ -235,6 +129,14 @@ def spawn(
         for fd in (opened, pid_ns):
             if fd >= 0:
                 os.close(fd)
+
+
+def _settings(pairs: tuple[tuple[str, Any], ...], layout: hierarchies.Layout) -> tuple[Setting, ...]:
+    if not pairs:
+        return ()
+    from runtime import limits
+
+    return limits.settings(dict(pairs), v1=bool(layout.v1))
 
 
 def enter(

@@ -15,6 +15,10 @@ from runtime.errors import UserNotFound
 from runtime.syscalls import constants as c
 from runtime.syscalls.linux import KERNEL
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.setup import Setup
+
 _LIMIT_BYTES = 4 << 20
 _HIGHEST = (1 << 31) - 1
 _MANY_GROUPS = 65_536
@@ -184,3 +188,16 @@ def read_database(root_fd: int, name: str) -> list[bytes]:
 
 def _is_plain(fd: int) -> bool:
     return stat.S_ISREG(os.fstat(fd).st_mode) and KERNEL.fs_magic(fd) not in c.KERNEL_FS
+
+
+def who(setup: Setup, name: str, groups: tuple[str, ...]) -> None:
+    """Look the user up in the root (EXE-11)."""
+    setup.identity = lookup(setup.root_fd, name, groups)
+    if setup.single and (setup.identity.uid or setup.identity.gid):
+        found = setup.identity
+        setup.identity = Identity(0, 0, (0,), found.home)
+        setup.powerless = found.uid != 0
+        setup.warning = (
+            f"user {found.uid}:{found.gid} has no id in this user namespace and runs as its only one, "
+            "without capabilities; /etc/subuid and /etc/subgid grant ranges of ids"
+        )

@@ -15,6 +15,7 @@ from builder.oci.descriptor import Descriptor
 from builder.oci.digest import Digest
 
 Steps = dict[Digest, str]
+Usage = Mapping[Digest, Sequence[Mapping[str, Any]]]
 
 
 def step_names(definition: Definition) -> Steps:
@@ -22,8 +23,11 @@ def step_names(definition: Definition) -> Steps:
     return {vertex.digest: f"step{number}" for number, vertex in enumerate(definition.vertices)}
 
 
-def build_config(definition: Definition) -> dict[str, Any]:
-    """The operations of a definition and which digest each has; credentials in URLs are masked."""
+def build_config(definition: Definition, usage: Usage | None = None) -> dict[str, Any]:
+    """The operations of a definition and which digest each has; credentials in URLs are masked.
+
+    ``usage`` are the samples of steps that ran.
+    """
     names = step_names(definition)
     steps: list[dict[str, Any]] = []
     for vertex, line in zip(definition.vertices, dump_json(definition), strict=False):
@@ -32,6 +36,8 @@ def build_config(definition: Definition) -> dict[str, Any]:
         step: dict[str, Any] = {"id": names[vertex.digest], "op": _masked(op)}
         if vertex.inputs:
             step["inputs"] = [f"{names[edge.digest]}:{edge.index}" for edge in vertex.inputs]
+        if usage and vertex.digest in usage:
+            step["resourceUsage"] = {"samples": [dict(sample) for sample in usage[vertex.digest]]}
         steps.append(step)
     return {
         "llbDefinition": steps,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from builder.attest.buildconfig import build_config, layer_map, source_map
+from builder.attest.buildconfig import Usage, build_config, layer_map, source_map
 from builder.attest.materials import Captured, Material
 from builder.attest.request import ProvenanceOptions, is_attest_arg
 from builder.frontend.redact import redact
@@ -33,7 +33,7 @@ class Facts:
 
     ``args`` are the frontend's options by their names in the protocol (``build-arg:A``); ``context`` is where
     the Dockerfile came from unless that was this machine. ``depths`` says of how many layers a step's outputs
-    are made. ``usage`` are samples of the machine.
+    are made. ``usage`` are samples of the machine, ``step_usage`` of steps that ran.
     """
 
     definition: Definition
@@ -51,6 +51,7 @@ class Facts:
     vcs: Pairs = ()
     depths: Mapping[Digest, Mapping[int, int]] = field(default_factory=dict)
     usage: tuple[Mapping[str, Any], ...] = ()
+    step_usage: Usage = field(default_factory=dict)
 
 
 def predicate(facts: Facts, options: ProvenanceOptions, layers: Sequence[Descriptor]) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def _v1(facts: Facts, options: ProvenanceOptions, layers: Sequence[Descriptor]) 
     request, complete = _request(facts, options)
     internal: dict[str, Any] = {}
     if options.mode == "max":
-        internal["buildConfig"] = build_config(facts.definition)
+        internal["buildConfig"] = build_config(facts.definition, facts.step_usage)
     internal["builderPlatform"] = facts.platform
     if facts.dockerfile_version:
         internal["dockerfileVersion"] = facts.dockerfile_version
@@ -160,7 +161,9 @@ def _v02(facts: Facts, options: ProvenanceOptions, layers: Sequence[Descriptor])
             "parameters": request,
             "environment": {"platform": facts.platform},
         },
-        **({"buildConfig": build_config(facts.definition)} if options.mode == "max" else {}),
+        **(
+            {"buildConfig": build_config(facts.definition, facts.step_usage)} if options.mode == "max" else {}
+        ),
         "metadata": {
             "buildInvocationID": facts.invocation_id,
             "buildStartedOn": facts.started,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from builder.attest.materials import Captured, Material, capture, commit_pin, image_material, remote_material
 from builder.attest.provenance import Facts, predicate
@@ -15,7 +15,7 @@ from builder.attest.statement import SLSA_V02, SLSA_V1
 from builder.attest.types import Attestation
 from builder.build.request import BuildRequest
 from builder.build.resolver import BuildResolver
-from builder.build.sampling import sample
+from builder.build.sampling import sample, step_sample
 from builder.build.scanning import LayerFinder, Scanner, scan
 from builder.build.sources import BuildSources, image_key
 from builder.build.vcs import checkout_of
@@ -24,7 +24,7 @@ from builder.errors import SolveError
 from builder.exporter.times import rfc3339
 from builder.exporter.types import BuiltImage
 from builder.frontend.convert import Conversion
-from builder.llb.definition import Definition
+from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import SourceOp
 from builder.oci.digest import Digest
 from builder.oci.platform import host_platform
@@ -57,7 +57,14 @@ class Attesting:
         self._started = rfc3339(time.time_ns())
         usage = asked.provenance is not None and asked.provenance.capture_usage
         self._samples = [sample()] if usage else []
+        self._step_samples: dict[Digest, list[dict[str, Any]]] = {}
+        self.on_usage = self._used if usage else None
+        """What wants to know of every step what it used up."""
         self._scanner = self._find_scanner(resolver)
+
+    def _used(self, vertex: Vertex, figures: tuple[tuple[str, int], ...]) -> None:
+        if figures:
+            self._step_samples.setdefault(vertex.digest, []).append(step_sample(figures))
 
     def _find_scanner(self, resolver: BuildResolver) -> Scanner | None:
         options, request = self._asked.sbom, self._request
@@ -123,6 +130,7 @@ class Attesting:
             if self._request.squash
             else _depths(self._store, image.snapshot, conversion, solved, sources),
             usage=tuple(self._samples),
+            step_usage=self._step_samples,
         )
 
     @property
@@ -196,7 +204,7 @@ def _snapshot_of(definition: Definition, solved: Solved, env: SolveEnv) -> str |
     for step in solved.steps:
         if step.digest == str(head.digest) and step.outputs is not None:
             return step.outputs[head.index]
-    return solve(definition, replace(env, on_planned=None, on_snapshot=None)).snapshot
+    return solve(definition, replace(env, on_planned=None, on_snapshot=None, direct=None)).snapshot
 
 
 def _depths(

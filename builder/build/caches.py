@@ -7,7 +7,7 @@ unless it was given ``ignore-error=true`` (RCH-13).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +34,7 @@ from builder.remotecache.backend import CacheExporter, CacheImporter
 from builder.remotecache.exporting import Build, collect, merged
 from builder.remotecache.fetching import bring
 from builder.remotecache.matching import Imported, RemoteCaches, RemoteStack
+from builder.remotecache.publishing import Publishing
 from builder.remotecache.spec import CacheSpec
 from builder.solver.cancel import Cancel
 from builder.solver.env import SolveEnv, Sources
@@ -132,7 +133,9 @@ class BuildCaches:
             for spec, _ in self.exports:
                 options = _layer_options(spec, own)
                 if options not in known:
-                    known[options] = stack.enter_context(LayerMaker(self.store, options, self.cancel.check))
+                    bases = next((maker.bases for maker in makers.values()), None)
+                    maker = LayerMaker(self.store, options, self.cancel.check, bases)
+                    known[options] = stack.enter_context(maker)
 
             def one(number: int) -> None:
                 try:
@@ -207,14 +210,22 @@ class BuildCaches:
         if config.is_empty:
             steps.done("skipping cache export for empty result")
             return None
+        publishing = Publishing(
+            exporter=exporter,
+            load=partial(self._previous, spec, exporter),
+            merge=lambda found: merged(partial(self._collect, maker=maker, mode=spec.mode), found, mounts),
+            upload=partial(self._upload, exporter=exporter, steps=steps),
+        )
         try:
-            self._upload(config, exporter, steps)
+            self._upload(config.blobs(), exporter, steps)
+            with steps.step("sending cache export"):
+                return publishing.run(config, previous, steps.done)
         except BlobMissing:
             # Somebody cleaned up, there or where an import is: what is here stands alone.
             config = merged(partial(self._collect, maker=maker, mode=spec.mode, here=True), (), mounts)
-            self._upload(config, exporter, steps)
+            self._upload(config.blobs(), exporter, steps)
         with steps.step("sending cache export"):
-            return exporter.publish(config, steps.done)
+            return replace(publishing, load=tuple).run(config, (), steps.done)
 
     def _previous(self, spec: CacheSpec, exporter: CacheExporter) -> tuple[CacheConfig, ...]:
         if spec.on("reset") or not spec.on("merge", default=True):
@@ -234,7 +245,7 @@ class BuildCaches:
         for build in self._builds:
             collect(builder, build, self.store, layer_of, mode=mode, here=here)
 
-    def _upload(self, config: CacheConfig, exporter: CacheExporter, steps: Steps) -> None:
+    def _upload(self, blobs: Iterable[Descriptor], exporter: CacheExporter, steps: Steps) -> None:
         origins = self._origins()
 
         def one(blob: Descriptor) -> None:
@@ -249,7 +260,7 @@ class BuildCaches:
                     self._bring(origin, blob)
                 exporter.put(blob, partial(self.store.blobs.open, blob.digest), moved)
 
-        each(one, config.blobs(), workers=exporter.workers, stop=Stop())
+        each(one, tuple(blobs), workers=exporter.workers, stop=Stop())
 
     def _bring(self, origin: CacheImporter, blob: Descriptor) -> None:
         try:

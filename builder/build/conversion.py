@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -26,13 +27,20 @@ def convert_for(
     platform: Platform,
     *,
     all_stages: bool = False,
+    frontend: str = "",
 ) -> Conversion:
-    """The definition for one platform. Raises DockerfileError, and what the resolver raises."""
+    """The definition for one platform. Raises DockerfileError, and what the resolver raises.
+
+    ``frontend`` takes the place of the one that the file asks for.
+    """
     if job.request.llb is not None:
         from builder.build.llb import conversion
 
         return conversion(job.request, platform)
-    return convert(dockerfile, options_for(job, prepared, platform), resolver, all_stages=all_stages)
+    options = options_for(job, prepared, platform)
+    if frontend:
+        options = replace(options, frontend=frontend)
+    return convert(dockerfile, options, resolver, all_stages=all_stages)
 
 
 def options_for(job: Job, prepared: PreparedContext, platform: Platform) -> ConvertOptions:

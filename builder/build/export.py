@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+from builder.build.bases import note_built
 from builder.build.layers import LayerMaker, LayerOptions
 from builder.build.phases import Phase, phase
 from builder.build.squash import squashed
@@ -16,6 +17,7 @@ from builder.exporter.run import VERTEX_NAMES, export
 from builder.exporter.steps import Steps
 from builder.exporter.times import rfc3339
 from builder.exporter.types import BuiltImage, ExportResult, LayerRef, OutputSpec
+from builder.oci.digest import chain_ids
 from builder.oci.platform import normalize
 from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
@@ -178,7 +180,8 @@ def _layers(store: Store, maker: LayerMaker, image: BuiltImage, spec: OutputSpec
     infos = list(reversed(store.snapshots.chain(image.snapshot)))
     for info in infos:
         maker.want(info.id)
-    refs = []
+    refs: list[LayerRef] = []
+    clamp_s = LayerOptions.of(spec).clamp_s
     for number, info in enumerate(infos):
         layer = maker.layer(info.id)
         ref = LayerRef(
@@ -188,10 +191,14 @@ def _layers(store: Store, maker: LayerMaker, image: BuiltImage, spec: OutputSpec
             created=rfc3339(info.created_ns),
             created_by=info.description,
         )
-        clamp_s = LayerOptions.of(spec).clamp_s
         if clamp_s is not None and info.chain_id is not None:
             from builder.exporter.rewrite import rewrite_layers
 
             (ref,) = rewrite_layers(store, (ref,), clamp_s, level=spec.compression_level)
         refs.append(ref)
+    if clamp_s is None and not spec.buildkit_layers:  # else the layers say less than the trees
+        chains = chain_ids(tuple(ref.diff_id for ref in refs))
+        note_built(
+            store, {chain: info.id for chain, info in zip(chains, infos, strict=True) if not info.chain_id}
+        )
     return tuple(refs)

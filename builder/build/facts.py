@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from builder.build.request import BuildRequest
 from builder.errors import (
@@ -26,6 +26,9 @@ from builder.exporter.types import OutputSpec
 from builder.frontend.redact import redact
 from builder.llb.definition import Vertex, encode_op
 
+if TYPE_CHECKING:
+    from builder.sources.local import LocalContext
+
 FRONTEND = "dockerfile.v0"
 HIDDEN = "xxxxx"
 _CODES: tuple[tuple[type[PybuildError], int], ...] = (
@@ -37,6 +40,7 @@ _CODES: tuple[tuple[type[PybuildError], int], ...] = (
     (Unauthorized, 16),
 )
 _UNKNOWN = 2
+_IGNORE_LIMIT = 16 << 10
 
 
 def about(request: BuildRequest, outputs: Sequence[OutputSpec]) -> dict[str, Any]:
@@ -51,6 +55,15 @@ def about(request: BuildRequest, outputs: Sequence[OutputSpec]) -> dict[str, Any
         "attrs": dict(sorted(_attrs(request))),
         "exporters": [_exporter(spec) for spec in outputs],
         "platforms": list(request.platforms),
+    }
+
+
+def ignores(contexts: Mapping[str, LocalContext]) -> dict[str, list[str]]:
+    """The ignore files of contexts: name and text of each, by the name of the context; no huge ones."""
+    return {
+        key: [context.ignore_file[0], context.ignore_file[1].decode("utf-8", "surrogateescape")]
+        for key, context in contexts.items()
+        if 0 < len(context.ignore_file[1]) <= _IGNORE_LIMIT
     }
 
 

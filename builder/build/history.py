@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from builder.build.buildlog import read_log
 from builder.cache.history import BuildRow
 from builder.cache.store import Store
-from builder.errors import StoreError, UsageError
+from builder.errors import PybuildError, StoreError, UsageError
 from builder.oci.digest import Digest
 from builder.solver.progress import Event, LogEvent, StatusEvent, VertexEvent, WarningEvent
 
@@ -170,13 +171,14 @@ class Attachment:
 
 
 STATUS_TYPE = "application/vnd.buildkit.status.v0"
+TRACE_TYPE = "application/vnd.buildkit.otlp.json.v0"
 DEFINITION_TYPE = "application/vnd.pybuild.definition.v0+json+zlib"
 
 
 def attachments(store: Store, record: BuildRecord) -> tuple[Attachment, ...]:
     """The files of a build and the image that it made, the latter while it is there."""
     found = []
-    for name, kind in (("log", STATUS_TYPE), ("definition", DEFINITION_TYPE)):
+    for name, kind in (("log", STATUS_TYPE), ("definition", DEFINITION_TYPE), ("trace", TRACE_TYPE)):
         path = f"{store.builds.directory(record.ref)}/{name}"
         if os.path.isfile(path):
             digest, size = _digest(path)
@@ -191,6 +193,37 @@ def attachments(store: Store, record: BuildRecord) -> tuple[Attachment, ...]:
             )
         )
     return tuple(found)
+
+
+def finalized(store: Store, record: BuildRecord) -> BuildRecord:
+    """The record with its trace, which is made of the log when somebody first asks (HSY-02).
+
+    It stays as it is while the build runs, when its log is gone, and when the disk refuses.
+    """
+    there = os.path.isfile(f"{store.builds.directory(record.ref)}/trace")
+    told = record.recalled or os.path.isfile(f"{store.builds.directory(record.ref)}/log")
+    if record.running or not told or (there and "trace" in record.data):
+        return record
+    from builder.build.trace import otlp
+
+    content = otlp(record, events(store, record))
+    about = {"mediaType": TRACE_TYPE, "digest": str(Digest.of(content)), "size": len(content)}
+    with contextlib.suppress(PybuildError):
+        store.builds.attach(record.ref, "trace", content, trace=about)
+    row = store.builds.get(record.ref)
+    return record if row is None else BuildRecord.of(row)
+
+
+def trace(store: Store, record: BuildRecord) -> bytes:
+    """The trace of a build that is over. Raises UsageError when there is none."""
+    if record.running:
+        raise UsageError(f"build {record.ref} is running", hint="wait for its end", code="build-running")
+    for found in attachments(store, finalized(store, record)):
+        if found.media_type == TRACE_TYPE:
+            return attachment_bytes(store, found)
+    raise UsageError(
+        f"build {record.ref} has no trace", hint="its log was removed", code="no-such-attachment"
+    )
 
 
 def attachment_bytes(store: Store, attachment: Attachment) -> bytes:

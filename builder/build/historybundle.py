@@ -1,7 +1,7 @@
 """Builds of the history as one archive: an OCI layout in a tar (docs/formats/history.md).
 
 Every build is a manifest whose config is the record as JSON and whose layers are the record in the
-reference's wire form (HSY-06), the status stream and the definition.
+reference's wire form (HSY-06), the status stream, the definition and the trace.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class _Writer:
 
 
 def _add(store: Store, record: BuildRecord, writer: _Writer) -> dict[str, Any]:
+    record = history.finalized(store, record)
     found = {item.media_type: item for item in history.attachments(store, record) if item.path}
     layers: list[dict[str, Any]] = []
     logs = None
@@ -65,7 +66,11 @@ def _add(store: Store, record: BuildRecord, writer: _Writer) -> dict[str, Any]:
     if history.DEFINITION_TYPE in found:
         content = history.attachment_bytes(store, found[history.DEFINITION_TYPE])
         layers.append(writer.blob(content, history.DEFINITION_TYPE.removesuffix("+zlib")))
-    wire = writer.blob(record_message(record, logs), RECORD_TYPE)
+    trace = None
+    if history.TRACE_TYPE in found:
+        trace = writer.blob(history.attachment_bytes(store, found[history.TRACE_TYPE]), history.TRACE_TYPE)
+        layers.append(trace)
+    wire = writer.blob(record_message(record, logs, trace), RECORD_TYPE)
     config = writer.blob(canonical_json(as_json(record)), RECORD_JSON_TYPE)
     manifest = {
         "schemaVersion": 2,
@@ -93,8 +98,10 @@ def as_json(record: BuildRecord) -> dict[str, Any]:
     }
 
 
-def record_message(record: BuildRecord, logs: dict[str, Any] | None = None) -> bytes:
-    """The reference's BuildHistoryRecord; ``logs`` describes the status stream."""
+def record_message(
+    record: BuildRecord, logs: dict[str, Any] | None = None, trace: dict[str, Any] | None = None
+) -> bytes:
+    """The reference's BuildHistoryRecord; ``logs`` and ``trace`` describe the blobs of these names."""
     about = record.data
     result = (about.get("response") or {}).get("containerimage.descriptor")
     return b"".join(
@@ -114,6 +121,7 @@ def record_message(record: BuildRecord, logs: dict[str, Any] | None = None) -> b
             data(10, _descriptor(1, result)) if result else b"",
             _results(about, result),
             number(12, int(about.get("generation", 1))),
+            _descriptor(13, trace),
             number(14, record.pinned),
             number(15, record.count("cached")),
             number(16, record.count("total")),

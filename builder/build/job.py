@@ -53,9 +53,14 @@ class Job:
 def prepare(job: Job) -> PreparedContext:
     """Find the context and the Dockerfile; a context manager. Raises what sources raise."""
     request = job.request
+    gate = SourceGate.of(request)
+    if not gate.open:
+        from builder.build.judging import judge_dockerfile
+
+        judge_dockerfile(gate, request)
     return prepare_context(
         job.store,
-        SourceGate.of(request).context(request.context),
+        gate.context(request.context),
         compile_ignore=_compile_ignore,
         stdin=request.stdin,
         dockerfile=request.dockerfile,

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from builder.build.bases import BaseLayers, Original
 from builder.cache.differ import root_change
 from builder.cache.estargz import TOC_ANNOTATION, Unsupported
 from builder.cache.pack import PackedLayer, pack_changes, repack
-from builder.cache.restack import SAME_LAYER, layer_changes
+from builder.cache.restack import layer_changes, origin
 from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.errors import StoreError
@@ -84,10 +85,19 @@ class Layer:
 class LayerMaker:
     """Packs snapshots in the background. One per build and compression; a context manager.
 
-    ``check`` is called after each layer; what it raises is the layer's failure.
+    ``check`` is called after each layer; what it raises is the layer's failure. ``bases`` says which
+    snapshots are layers of base images.
     """
 
-    def __init__(self, store: Store, options: LayerOptions, check: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        options: LayerOptions,
+        check: Callable[[], None] | None = None,
+        bases: BaseLayers | None = None,
+    ) -> None:
+        self.bases = bases
+        self._origins: dict[str, str] = {}
         self._store = store
         self._check = check
         self._options = options
@@ -106,11 +116,12 @@ class LayerMaker:
 
     def want(self, snapshot: str) -> None:
         """Make the layer of ``snapshot`` soon."""
+        snapshot = self._origin(snapshot)
         with self._lock:
             if snapshot in self._wanted or self._closed:
                 return
             self._wanted.add(snapshot)
-            known = self._known(snapshot)
+            known = known_layer(self._store, snapshot, self._options, self._original(snapshot))
             if known is not None:
                 self._made[snapshot] = known
                 return
@@ -123,6 +134,7 @@ class LayerMaker:
     def layer(self, snapshot: str) -> Layer:
         """The layer of ``snapshot``, made now if need be. Raises StoreError."""
         self.want(snapshot)
+        snapshot = self._origin(snapshot)
         with self._lock:
             while snapshot not in self._made:
                 self._lock.wait()
@@ -141,18 +153,16 @@ class LayerMaker:
         for thread in threads:
             thread.join()
 
-    def _known(self, snapshot: str) -> Layer | None:
-        snapshots, options = self._store.snapshots, self._options
-        info = snapshots.get(snapshot)
-        if info is None or info.chain_id is None:
-            found = snapshots.layer(snapshot, options.variant)
-        else:
-            found = snapshots.any_layer(snapshot)
-            if options.force and found is not None and not options.fits(found[1]):
-                found = snapshots.layer(snapshot, options.reencoded)
-        if found is None or not self._store.blobs.has(found[1].digest):
-            return None
-        return Layer(*found)
+    def _origin(self, snapshot: str) -> str:
+        """The snapshot that has the layer: that of a merge is packed once, where it was made."""
+        found = self._origins.get(snapshot)
+        if found is None:
+            found = snapshot if self._original(snapshot) is not None else origin(self._store, snapshot)
+            self._origins[snapshot] = found
+        return found
+
+    def _original(self, snapshot: str) -> Original | None:
+        return self.bases.original(snapshot) if self.bases is not None else None
 
     def _work(self) -> None:
         while True:
@@ -161,7 +171,7 @@ class LayerMaker:
                 return
             made: Layer | BaseException
             try:
-                made = pack_snapshot(self._store, snapshot, self._options)
+                made = pack_snapshot(self._store, snapshot, self._options, self._original(snapshot))
                 if self._check is not None:
                     self._check()
             except BaseException as error:  # noqa: BLE001 - raised in the thread that asks for the layer
@@ -171,20 +181,43 @@ class LayerMaker:
                 self._lock.notify_all()
 
 
-def pack_snapshot(store: Store, snapshot: str, options: LayerOptions) -> Layer:
-    """Pack what a snapshot changes, and remember the blob with it."""
+def known_layer(
+    store: Store, snapshot: str, options: LayerOptions, original: Original | None = None
+) -> Layer | None:
+    """The layer of ``snapshot`` if it is here: an image's stays what it is unless ``options.force``."""
+    snapshots = store.snapshots
+    info = snapshots.get(snapshot)
+    if original is None and (info is None or info.chain_id is None):
+        found = snapshots.layer(snapshot, options.variant)
+    else:
+        found = original or snapshots.any_layer(snapshot)
+        if options.force and found is not None and not options.fits(found[1]):
+            found = snapshots.layer(snapshot, options.reencoded)
+    if found is None or not store.blobs.has(found[1].digest):
+        return None
+    return Layer(*found)
+
+
+def pack_snapshot(
+    store: Store, snapshot: str, options: LayerOptions, original: Original | None = None
+) -> Layer:
+    """Pack what a snapshot changes, and remember the blob with it.
+
+    ``original`` is the layer of the base image that it is the tree of.
+    """
+    own = snapshot if original is not None else origin(store, snapshot)
+    if own != snapshot:
+        made = known_layer(store, own, options) or pack_snapshot(store, own, options)
+        store.snapshots.share_layers(own, snapshot)
+        return made
     info = store.snapshots.get(snapshot)
     if info is None:
         raise StoreError(f"snapshot {snapshot} is gone", code="snapshot-missing")
-    if (other := store.doc(SAME_LAYER, snapshot)) is not None:
-        store.snapshots.share_layers(other.decode("ascii"), snapshot)
-        known = store.snapshots.layer(snapshot, options.variant)
-        if known is not None and store.blobs.has(known[1].digest):
-            return Layer(*known)
-    packed = None if info.chain_id is None else _reencoded(store, snapshot, options)
+    came = info.chain_id is not None or original is not None
+    packed = _reencoded(store, snapshot, options, original) if came else None
     if packed is None:
-        packed = _packed(store, snapshot, options, came=info.chain_id is not None)
-    variant = options.variant if info.chain_id is None else options.reencoded
+        packed = _packed(store, snapshot, options, came=came)
+    variant = options.reencoded if came else options.variant
     store.snapshots.set_layer(
         snapshot, compression=variant, diff_id=packed.diff_id, descriptor=packed.descriptor
     )
@@ -192,15 +225,19 @@ def pack_snapshot(store: Store, snapshot: str, options: LayerOptions) -> Layer:
 
 
 def _packed(store: Store, snapshot: str, options: LayerOptions, *, came: bool) -> PackedLayer:
-    """A layer from its tree; the times of one that ``came`` with an image stay."""
-    _, lowers = store.snapshots.diff_dir(snapshot)
+    """A layer from its tree; the times of one that ``came`` with an image stay.
+
+    A diff that nobody has looked at is packed from the trees that it compares, whose roots do not count.
+    """
+    diff = (recipe := store.snapshots.recipe(snapshot)) is not None and recipe.kind == "diff"
+    lowers = () if diff else store.snapshots.diff_dir(snapshot)[1]
     with (
         layer_changes(store.snapshots, snapshot) as (found, tree),
         View(lowers, userxattr=store.snapshots.userxattr) as below,
     ):
         return pack_changes(
             store.blobs,
-            found if options.buildkit else [*root_change(below, tree), *found],
+            found if options.buildkit or diff else [*root_change(below, tree), *found],
             tree,
             compression=options.compression,
             level=options.level,
@@ -209,9 +246,11 @@ def _packed(store: Store, snapshot: str, options: LayerOptions, *, came: bool) -
         )
 
 
-def _reencoded(store: Store, snapshot: str, options: LayerOptions) -> PackedLayer | None:
+def _reencoded(
+    store: Store, snapshot: str, options: LayerOptions, original: Original | None
+) -> PackedLayer | None:
     """The layer that came with an image in another compression, its tar as it was; None without its blob."""
-    found = store.snapshots.any_layer(snapshot)
+    found = original or store.snapshots.any_layer(snapshot)
     if found is None or not store.blobs.has(found[1].digest):
         return None
     try:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from builder.build import memo
-from builder.build.facts import about
+from builder.build.facts import about, ignores
+from builder.build.report import StepReport
 from builder.build.request import BuildRequest, BuildWarning
 from builder.cache.records import joined
 from builder.cache.store import Store
 from builder.exporter.types import ExportResult, OutputSpec
 from builder.frontend.convert import Conversion
+from builder.frontend.redact import redact
 from builder.oci.digest import Digest
 from builder.solver.solver import Solved
 from builder.sources.contexts import PreparedContext
@@ -74,9 +76,20 @@ def learn(
             "warnings": warnings,
             "unused": conversion.unused_build_args,
             "unused_hints": conversion.unused_hints,
-            "about": about(request, (OutputSpec(type="image"),)),
+            "about": {**about(request, (OutputSpec(type="image"),)), **_compared(prepared, solved)},
         },
     )
+
+
+def _compared(prepared: PreparedContext, solved: Solved) -> dict[str, Any]:
+    """What a later build is compared with when a step has to run (``why``)."""
+    contexts = {"context": prepared.main} if prepared.main is not None else {}
+    steps = (
+        StepReport(name=redact(step.name), key=step.key, status="cached")
+        for step in solved.steps
+        if step.key and not step.source
+    )
+    return {"ignores": ignores(contexts), "steps": [step.to_json() for step in steps]}
 
 
 def _is_known(source: str) -> bool:

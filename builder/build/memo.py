@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.solver.progress import OnEvent
 
 KIND = "build-memo"
-VERSION = 9
+VERSION = 10
 _NO_PART = frozenset(
     {
         "context",

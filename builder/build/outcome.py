@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from builder.build.memo import warn
 from builder.build.request import BuildRequest, BuildWarning, Lines
-from builder.errors import SolveError
+from builder.errors import SolveError, StepFailed
 from builder.exporter.types import BuiltImage, ExportResult
 from builder.frontend.convert import Conversion
+from builder.frontend.errors import DockerfileError
+from builder.frontend.lint import LintWarning
 from builder.frontend.parser import Dockerfile
 from builder.oci.platform import Platform
+from builder.solver.progress import OnEvent
+from builder.sources.contexts import PreparedContext
 
 
 def image_of(conversion: Conversion, platform: Platform, snapshot: str | None) -> BuiltImage:
@@ -39,7 +44,10 @@ def metadata_of(results: list[ExportResult]) -> dict[str, Any]:
 
 def warnings_of(conversions: list[Conversion]) -> tuple[BuildWarning, ...]:
     """What was found wrong with the file, each thing once for all platforms (LNT-02)."""
-    found = dict.fromkeys(warning for conversion in conversions for warning in conversion.warnings)
+    return _told(dict.fromkeys(warning for conversion in conversions for warning in conversion.warnings))
+
+
+def _told(found: Iterable[LintWarning]) -> tuple[BuildWarning, ...]:
     return tuple(
         BuildWarning(
             rule=warning.rule,
@@ -59,6 +67,45 @@ def _source_lines(dockerfile: Dockerfile, request: BuildRequest, filename: str) 
     from builder.build.llb import source_lines
 
     return source_lines(request, filename)
+
+
+@contextmanager
+def warned(emit: OnEvent, prepared: PreparedContext, request: BuildRequest) -> Iterator[None]:
+    """What was found odd in a Dockerfile is told also when it cannot be built (DIA-05): a failure has it."""
+    try:
+        yield
+    except DockerfileError as error:
+        if not error.parsed:
+            from builder.frontend.salvage import written_warnings
+
+            error.warnings = written_warnings(
+                prepared.dockerfile, prepared.dockerfile_name, error, dict(request.build_args)
+            )
+        warn(emit, _told(error.warnings))
+        raise
+    except SolveError as error:
+        if error.warnings and isinstance(error.warnings[0], LintWarning):
+            error.warnings = _told(error.warnings)
+            warn(emit, error.warnings)
+        raise
+
+
+@contextmanager
+def explained(conversions: list[Conversion]) -> Iterator[None]:
+    """Say in a step's failure which variable of its line has no value there, and why (ARG-02, ARG-04).
+
+    A command that ran tells its own story. The failure also has the warnings.
+    """
+    try:
+        yield
+    except SolveError as error:
+        error.warnings = warnings_of(conversions)
+        reasons = {(span.start, span.end): why for one in conversions for span, why in one.unset}
+        for found in (error, *getattr(error, "failures", ())):
+            why = reasons.get((found.first_line, found.last_line)) if isinstance(found, SolveError) else None
+            if why and not isinstance(found, StepFailed):
+                found.hint = f"{why}; {found.hint}" if found.hint else why
+        raise
 
 
 @contextmanager

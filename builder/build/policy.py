@@ -46,13 +46,13 @@ class SourceGate:
         """Whether there is nothing to ask."""
         return not self.judges
 
-    def passed(self, identifier: str, attrs: Pairs = ()) -> tuple[str, Pairs]:
-        """The source to use for this one. Raises SourceDenied, InvalidValue."""
+    def passed(self, identifier: str, attrs: Pairs = (), *, one_form: bool = False) -> tuple[str, Pairs]:
+        """The source to use for this one, as ``evaluate`` finds it. Raises SourceDenied, InvalidValue."""
         if not self.judges:
             return identifier, attrs
         plain = plain_url(identifier)
         told = tuple((key, plain_url(value) if key == "git.fullurl" else value) for key, value in attrs)
-        found, values = evaluate(self.judges, plain, told)
+        found, values = evaluate(self.judges, plain, told, one_form=one_form)
         if (found, values) == (plain, told):
             return identifier, attrs
         return found, _same_transport(plain, found, told, values)

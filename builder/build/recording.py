@@ -1,7 +1,6 @@
-"""Puts a build on record while it runs, and finds out why its steps had to run.
+"""Puts a build on record while it runs: its steps, how they went, and why they had to run (``why``).
 
-A step is compared with the step that it corresponds to in the last builds of the same context, else with the
-nearest cache record. A history that cannot be written never fails a build.
+A history that cannot be written never fails a build.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.build import facts
 from builder.build.buildlog import LogWriter
-from builder.build.report import BuildReport, StepReport, StepStatus, report_of
+from builder.build.report import StepReport, StepStatus
 from builder.build.request import BuildRequest, BuildResult
 from builder.cache.history import BuildStatus
 from builder.cache.store import Store
@@ -22,16 +21,13 @@ from builder.errors import Cancelled, PybuildError
 from builder.exporter.types import OutputSpec
 from builder.frontend.redact import redact
 from builder.llb.ops import SourceOp
-from builder.oci.digest import Digest
-from builder.solver.causes import Cause
 from builder.solver.progress import Event, OnEvent, VertexEvent, WarningEvent
 
 if TYPE_CHECKING:
+    from builder.build.why import Search
     from builder.solver.planning import Node, Nodes
-
-_ROWS = 20
-_EARLIER = 3
-_NEAR_STEPS = 50
+    from builder.sources.contexts import PreparedContext
+    from builder.sources.local import LocalContext
 
 
 @dataclass(slots=True)
@@ -45,6 +41,7 @@ class Recorder:
     id: str = ""
     steps: tuple[StepReport, ...] = ()
     _about: dict[str, Any] = field(default_factory=dict)
+    _contexts: dict[str, LocalContext] = field(default_factory=dict)
     _log: LogWriter | None = None
     _warnings: int = 0
     _plans: list[Nodes] = field(default_factory=list)
@@ -63,6 +60,15 @@ class Recorder:
     def planned(self, nodes: Nodes) -> None:
         """All steps of one platform with their keys."""
         self._plans.append(nodes)
+
+    def prepared(self, prepared: PreparedContext) -> None:
+        """The directories that the build takes files from."""
+        self._contexts = dict(prepared.locals)
+        if prepared.main is not None:
+            self._contexts["context"] = prepared.main
+        ignores = facts.ignores(self._contexts)
+        if ignores:
+            self._about["ignores"] = ignores
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -136,21 +142,40 @@ class Recorder:
         waiting = [node for nodes in self._plans for node in nodes.values() if _is_step(node)]
         names = [redact(node.vertex.name) for node in waiting]
         status = [self._status(node) for node in waiting]
-        ran = any(state in ("ran", "failed") for state in status)
-        why = _Search(self.store, self.id, self._about, names) if ran else None
-        for position, node in enumerate(waiting):
-            state = status[position]
-            report = StepReport(
-                name=names[position],
-                key=node.key,
-                status=state,
-                duration_ns=self._duration(node),
-                unsure=node.unsure,
-            )
-            if why is not None and state in ("ran", "failed"):
+        with contextlib.ExitStack() as stack:
+            why = self._why(names, stack) if any(state in ("ran", "failed") for state in status) else None
+            for position, node in enumerate(waiting):
+                state = status[position]
+                report = StepReport(
+                    name=names[position],
+                    key=node.key,
+                    status=state,
+                    duration_ns=self._duration(node),
+                    unsure=node.unsure,
+                )
                 nodes = next(plan for plan in self._plans if plan.get(node.vertex.digest) is node)
-                report = replace(report, causes=why.causes(position, node, nodes))
-            yield report
+                if why is not None and state in ("ran", "failed"):
+                    # Better a cause that is not told than a build that is not on record.
+                    with contextlib.suppress(PybuildError, OSError):
+                        report = replace(report, causes=why.causes(position, node, nodes))
+                elif state == "cached" and node.remote is not None:
+                    from builder.build.why import remember_parts
+
+                    remember_parts(self.store, node, nodes)
+                yield report
+
+    def _why(self, names: list[str], stack: contextlib.ExitStack) -> Search:
+        from builder.build.why import Search
+
+        return Search(
+            store=self.store,
+            hold=stack.enter_context(self.store.hold()),
+            request=self.request,
+            about=self._about,
+            build_id=self.id,
+            names=names,
+            contexts=self._contexts,
+        )
 
     def _status(self, node: Node) -> StepStatus:
         event = self._events.get(str(node.vertex.digest))
@@ -169,89 +194,5 @@ class Recorder:
         return max(0, event.completed_ns - (event.started_ns or event.completed_ns))
 
 
-class _Search:
-    """Looks for what the steps of one build can be compared with."""
-
-    def __init__(self, store: Store, build_id: str, about: dict[str, Any], names: list[str]) -> None:
-        from builder.solver.explain import match_steps
-
-        self._store = store
-        self._files: dict[str, Any] = {}
-        self._near_left = _NEAR_STEPS
-        found = self._builds(build_id, about, set(names))
-        self._earlier = [
-            (report, match_steps(names, [step.name for step in report.steps])) for report in found
-        ]
-
-    def causes(self, position: int, node: Node, nodes: Nodes) -> tuple[Cause, ...]:
-        """Why ``node`` had to run."""
-        from builder.solver.explain import nearest
-        from builder.solver.planning import record_parts
-
-        if node.vertex.meta.ignore_cache:
-            return (Cause("no-cache"),)
-        earlier = [report.steps[pairs[position]] for report, pairs in self._earlier if position in pairs]
-        same = next((step for step in earlier if step.key == node.key), None)
-        if same is not None or node.tainted:
-            return _same_key(node, nodes, same)
-        known = [step.key for step in earlier if step.status in ("ran", "cached") and not step.unsure]
-        parts = record_parts(node, nodes, {})
-        found = nearest(
-            parts, filter(None, map(self._store.records.parts, dict.fromkeys(known))), self._selected
-        )
-        return (
-            found
-            or nearest(parts, self._near(node), self._selected)
-            or ((Cause("gone"),) if known else (Cause("new"),))
-        )
-
-    def _near(self, node: Node) -> Iterator[dict[str, Any]]:
-        if self._near_left <= 0:
-            return
-        self._near_left -= 1
-        for record in self._store.records.near(node.op, node.vertex.name):
-            if record.key != node.key:
-                yield record.parts
-
-    def _selected(self, digest: str) -> Any:
-        from builder.build.sources import selected_files
-
-        if digest not in self._files:
-            self._files[digest] = selected_files(self._store, digest)
-        return self._files[digest]
-
-    def _builds(self, build_id: str, about: dict[str, Any], names: set[str]) -> list[BuildReport]:
-        """The last builds of the same context and Dockerfile, else those that had most of the same steps."""
-        rows = self._store.builds.list(limit=_ROWS, recalled=False)
-        reports = [report_of(row) for row in rows if row.id != build_id and row.status != "running"]
-        reports = [report for report in reports if report.steps]
-        same = [
-            report
-            for report in reports
-            if about["context"] != "-"
-            and (report.context, report.dockerfile) == (about["context"], about["dockerfile"])
-        ]
-        if not same:
-            half = len(names) / 2
-            same = [report for report in reports if len(names & {step.name for step in report.steps}) >= half]
-        return same[:_EARLIER]
-
-
 def _is_step(node: Node) -> bool:
     return not isinstance(node.vertex.op, SourceOp)
-
-
-def _same_key(node: Node, nodes: Nodes, same: StepReport | None) -> tuple[Cause, ...]:
-    """Nothing that it is made of has changed, and still there was no result to take."""
-    inputs: list[Digest] = [edge.digest for edge in node.vertex.inputs]
-    if node.tainted:
-        anew = (nodes[digest] for digest in inputs if nodes[digest].tainted)
-        return tuple(dict.fromkeys(Cause("upstream", item.vertex.name) for item in anew))
-    unsure = next((nodes[digest].vertex.name for digest in inputs if nodes[digest].unsure), "")
-    if same is not None and same.unsure:
-        return (Cause("unstable"),)
-    if unsure:
-        return (Cause("upstream", unsure),)
-    if same is not None and same.status not in ("ran", "cached"):
-        return (Cause("unfinished"),)
-    return (Cause("gone"),)

@@ -13,6 +13,7 @@ from builder import images as image_cases
 from builder.build.phases import Phase, phase
 from builder.build.policy import SourceGate
 from builder.build.remote import RemoteOptions, made_s, remote_source
+from builder.build.replaced import Replacer, attributes
 from builder.build.request import BuildInput, BuildRequest, find_input
 from builder.build.sources import BaseImage, RemoteSource, chain_id_of, image_key
 from builder.cache.holds import Hold
@@ -21,11 +22,13 @@ from builder.cancelling import carried
 from builder.errors import Cancelled, InvalidValue, PybuildError, SourceUnavailable
 from builder.frontend.convert import Conversion, NamedContext, ResolvedImage
 from builder.frontend.convert.epoch import MAIN_CONTEXT
+from builder.frontend.parser import Dockerfile
 from builder.frontend.redact import redact
 from builder.images.resolve import ResolvedBase, stored_image
 from builder.llb.ops import SourceOp
 from builder.oci.config import ImageConfig
-from builder.oci.digest import ChainId
+from builder.oci.descriptor import Descriptor
+from builder.oci.digest import ChainId, DiffId
 from builder.oci.platform import Platform, host_platform
 from builder.oci.reference import Reference
 from builder.registry.hosts import RegistryConfig
@@ -33,7 +36,7 @@ from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
 from builder.solver.reporter import Reporter
 from builder.sources.contexts import PreparedContext
-from builder.sources.named import NamedSource, normal_name, parse_named
+from builder.sources.named import NamedSource, normal_name
 from builder.sources.policy import MAX_ROUNDS
 
 
@@ -53,6 +56,13 @@ class BuildResolver:
         self._bases: dict[tuple[str, Platform, str], ResolvedBase] = {}
         self._replacing: dict[str, str] = {}
         self.gate = SourceGate.of(request)
+        layouts = {source.name: source.path for source in self._named.values() if source.path is not None}
+        self._replacer = Replacer(
+            gate=self.gate,
+            input_digest=lambda source: find_input(request.inputs, source.identifier, source.name).digest,
+            layouts=layouts,
+            locals={*prepared.locals, *(("context",) if prepared.main is not None else ())},
+        )
         self.images: dict[str, BaseImage] = {}
         self.registry: RegistryConfig = request.registry() if request.registry else RegistryConfig()
         self._remote_options = RemoteOptions(
@@ -60,9 +70,7 @@ class BuildResolver:
             proxy_env=tuple((k, v) for k, v in request.build_args if k.lower().endswith("_proxy")),
             ssh_socket=next((agent.socket for agent in request.ssh if agent.id == "default"), ""),
             registry=self.registry,
-            layouts={
-                source.name: source.path for source in prepared.named.values() if source.path is not None
-            },
+            layouts=layouts,
         )
 
     def image(self, ref: str, platform: Platform, *, mode: str) -> ResolvedImage:
@@ -81,6 +89,14 @@ class BuildResolver:
             if ref in (pinned.removeprefix("docker-image://"), name):
                 return found  # a rule that matches with and without the digest takes it off again
         raise InvalidValue(f"{ref}: converted by policy more than {MAX_ROUNDS} times", code="policy-loop")
+
+    def frontend(self, dockerfile: Dockerfile) -> str:
+        """The frontend in the place of the one that the file asks for, "" = none. Raises SourceDenied."""
+        if self.gate.open or self._request.llb is not None:
+            return ""
+        from builder.build.judging import judged_frontend
+
+        return judged_frontend(self.gate, dockerfile, dict(self._request.build_args))
 
     def gated(self, conversion: Conversion) -> Conversion:
         """The conversion with its sources as the policy wants them. Raises SourceDenied."""
@@ -139,7 +155,7 @@ class BuildResolver:
         source = self._named.get(f"{known}::{platform}") or self._named.get(known)
         if source is None:
             return None
-        source = self._in_place_of(source)
+        source, wanted = self._replacer.source(source)
         match source.kind:
             case "local":
                 return NamedContext(source.name, "local", f"local://{source.identifier}")
@@ -153,22 +169,9 @@ class BuildResolver:
             case "input":
                 return self._input(source, platform)
             case "blob":
-                return NamedContext(source.name, "http", source.identifier, (("http.filename", "context"),))
+                return NamedContext(source.name, "http", *attributes(source, wanted))
             case "git" | "http":
-                return NamedContext(source.name, source.kind, source.identifier)
-
-    def _in_place_of(self, source: NamedSource) -> NamedSource:
-        """An image as named context may become another kind of source by policy (CTX-10).
-
-        A policy that goes in circles ends there, after so many rounds.
-        """
-        if self.gate.open or source.kind != "image" or source.identifier == "scratch":
-            return source
-        found, attrs = self.gate.passed(f"docker-image://{source.identifier}")
-        if found.startswith("docker-image://"):
-            return source
-        remote, (_, hash_, fragment) = dict(attrs).get("git.fullurl", ""), found.partition("#")
-        return parse_named(source.name, f"{remote}{hash_}{fragment}" if remote else found)
+                return NamedContext(source.name, source.kind, *attributes(source, wanted))
 
     def prefetch(self, refs: Iterable[tuple[str, Platform]]) -> None:
         """Resolve several images at once; failures are kept for whoever asks for the image."""
@@ -224,7 +227,6 @@ class BuildResolver:
 
     def _layout(self, source: NamedSource, platform: Platform) -> NamedContext:
         assert source.path is not None
-        self.gate.passed(f"oci-layout://{source.name}@{source.digest}")
         with phase(f"[context {source.name}] load metadata for {source.identifier}", self._emit):
             base = image_cases.import_layout(self._store, source.path, str(source.digest), platform=platform)
         identifier = f"oci-layout://{source.name}@{base.digest}"
@@ -283,14 +285,20 @@ class _StoredBase:
     def chain_id(self) -> ChainId | None:
         return chain_id_of(self._base.config.diff_ids)
 
-    def unpack(self, reporter: Reporter, cancel: Cancel) -> str | None:
-        from builder.images.unpacking import unpack_layers
+    @property
+    def layers(self) -> tuple[tuple[Descriptor, ...], tuple[DiffId, ...]]:
+        return self._base.layers, self._base.config.diff_ids
+
+    def unpack(self, reporter: Reporter, cancel: Cancel, *, lazy: bool = False) -> str | None:
+        from builder.images.unpacking import promise_layers, unpack_layers
 
         cancel.check()
         forward = partial(_forward, reporter)
         image_cases.ensure_layers(self._store, self._base, forward)
         cancel.check()
-        return unpack_layers(self._store, self._base.layers, self._base.config.diff_ids, self._hold, forward)
+        if lazy:
+            return promise_layers(self._store, *self.layers, self._hold)
+        return unpack_layers(self._store, *self.layers, self._hold, forward)
 
     def narrowed(self, op: SourceOp) -> BaseImage:
         base, wanted, limit = self._base, op.attr("image.checksum"), op.attr("image.layerlimit")

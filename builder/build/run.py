@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from builder.build import entitlements
+from builder.build.bases import BaseLayers
+from builder.build.direct import direct_layers
 from builder.build.export import TREE_OUTPUTS, export_all
 from builder.build.failed import StepKeeper
 from builder.build.layers import LayerMaker, LayerOptions
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 from builder.build.conversion import convert_for
 from builder.build.dockerfiles import load_dockerfile
 from builder.build.job import Job, prepare, retried
-from builder.build.outcome import image_of, located, metadata_of, warnings_of
+from builder.build.outcome import explained, image_of, located, metadata_of, warned, warnings_of
 from builder.build.targets import outputs_of, platforms_of
 
 
@@ -69,6 +71,10 @@ def _run(
     store: Store, request: BuildRequest, *, on_event: OnEvent, machine: Machine, cancel: Cancel
 ) -> BuildResult:
     outputs = outputs_of(request)
+    if request.outputs:
+        from builder.exporter import preflight
+
+        preflight.check(outputs, store.root)
     granted = entitlements.granted(request.allow, network=request.network, forbidden=request.forbid)
     attest = _attest(request)
     recorder = Recorder(store, request, on_event, outputs)
@@ -94,9 +100,11 @@ def _run(
             build_id=recorder.id,
         )
         prepared = retried(job, lambda _: stack.enter_context(prepare(job)))
-        dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
-        with located(dockerfile, request):
-            result = _build(job, prepared, dockerfile)
+        recorder.prepared(prepared)
+        with warned(recorder, prepared, request):
+            dockerfile = load_dockerfile(store, prepared.dockerfile, prepared.dockerfile_name)
+            with located(dockerfile, request):
+                result = _build(job, prepared, dockerfile)
         recorder.done(result)
         return replace(result, build_id=recorder.id, steps=recorder.steps)
 
@@ -111,8 +119,10 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
     request = job.request
     platforms = platforms_of(request) or (host_platform(),)
     resolver = BuildResolver(job.store, job.hold, job.emit, prepared, request)
+    frontend = resolver.frontend(dockerfile)
     conversions = [
-        resolver.gated(convert_for(job, prepared, dockerfile, resolver, platform)) for platform in platforms
+        resolver.gated(convert_for(job, prepared, dockerfile, resolver, platform, frontend=frontend))
+        for platform in platforms
     ]
     attesting = _attesting(job, prepared, resolver)
     caches = _caches(job, resolver)
@@ -124,12 +134,15 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
     epoch = conversions[0].epoch
     outputs = tuple(spec if spec.epoch is not None else replace(spec, epoch=epoch) for spec in job.outputs)
     with ExitStack() as stack:
-        makers = _makers(job, outputs, stack)
+        makers = _makers(job, outputs, stack, BaseLayers(job.store, resolver.images))
         images: list[BuiltImage] = []
-        env = _env(job, prepared, resolver, makers)
+        env = _env(job, prepared, resolver, makers, outputs)
+        if attesting is not None:
+            env = replace(env, on_usage=attesting.on_usage)
         if caches is not None:
             env = caches.joined(env, outputs)
-        solved = solve_all([conversion.definition for conversion in conversions], env)
+        with explained(conversions):
+            solved = solve_all([conversion.definition for conversion in conversions], env)
         for conversion, platform, result in zip(conversions, platforms, solved, strict=True):
             built = image_of(conversion, platform, result.snapshot)
             images.append(built if attesting is None else attesting.add(built, conversion, result, env))
@@ -214,14 +227,20 @@ def _caches(job: Job, resolver: BuildResolver) -> BuildCaches | None:
     if not (request.cache_from or request.cache_to or "BUILDKIT_INLINE_CACHE" in dict(request.build_args)):
         return None
     from builder.build.caches import BuildCaches
+    from builder.build.judging import judged_imports
 
+    request = replace(request, cache_from=judged_imports(resolver.gate, request.cache_from))
     return BuildCaches.of(
         request, job.store, registry=lambda: resolver.registry, emit=job.emit, cancel=job.cancel
     )
 
 
 def _env(
-    job: Job, prepared: PreparedContext, resolver: BuildResolver, makers: dict[LayerOptions, LayerMaker]
+    job: Job,
+    prepared: PreparedContext,
+    resolver: BuildResolver,
+    makers: dict[LayerOptions, LayerMaker],
+    outputs: tuple[OutputSpec, ...],
 ) -> SolveEnv:
     def on_planned(nodes: planning.Nodes) -> None:
         for told in job.on_planned:
@@ -264,6 +283,7 @@ def _env(
         durations=partial(_seconds, job.store),
         on_failed=job.keeper.failed if job.keeper is not None else None,
         check_space=job.guard.check if job.guard else None,
+        direct=direct_layers(job.store, job.request, outputs, makers),
         on_planned=on_planned,
         on_snapshot=on_snapshot if makers else None,
     )
@@ -280,7 +300,9 @@ def _sources(
     return partial(LlbSources, prepared=prepared, resolver=resolver, mode=mode)
 
 
-def _makers(job: Job, outputs: tuple[OutputSpec, ...], stack: ExitStack) -> dict[LayerOptions, LayerMaker]:
+def _makers(
+    job: Job, outputs: tuple[OutputSpec, ...], stack: ExitStack, bases: BaseLayers
+) -> dict[LayerOptions, LayerMaker]:
     makers: dict[LayerOptions, LayerMaker] = {}
     for spec in outputs:
         if spec.type in TREE_OUTPUTS:
@@ -288,6 +310,6 @@ def _makers(job: Job, outputs: tuple[OutputSpec, ...], stack: ExitStack) -> dict
         options = LayerOptions.of(spec)
         if options not in makers:
             makers[options] = stack.enter_context(
-                LayerMaker(job.store, options, job.guard.check if job.guard else None)
+                LayerMaker(job.store, options, job.guard.check if job.guard else None, bases)
             )
     return makers

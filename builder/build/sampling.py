@@ -39,6 +39,15 @@ def sample() -> dict[str, Any]:
     return found
 
 
+def step_sample(figures: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """What a step's container used up until now, grouped as in BuildKit's samples (ATT-08)."""
+    found: dict[str, Any] = {"timestamp": rfc3339(time.time_ns())}
+    for name, value in figures:
+        group, _, key = name.partition(".")
+        found.setdefault(group, {})[key] = value
+    return found
+
+
 def _lines(path: str) -> list[list[str]]:
     try:
         with open(path, encoding="ascii", errors="replace") as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from builder.attest.request import SbomOptions
@@ -67,7 +67,14 @@ def scan(
     definition = _definition(scanner, platform, core, extras)
     result = solve(
         definition,
-        replace(env, sources=_ScanSources(env.sources), remote=None, on_planned=None, on_snapshot=None),
+        replace(
+            env,
+            sources=_ScanSources(env.sources),
+            remote=None,
+            on_planned=None,
+            on_snapshot=None,
+            direct=None,
+        ),
     )
     return read_scan(_written(env.store, result.snapshot, scanner.name), finder.find)
 
@@ -135,8 +142,10 @@ class _ScanSources:
     def tree(self, op: SourceOp) -> SourceTree | None:
         return None if op.identifier.startswith(_RESULT) else self.under.tree(op)
 
-    def select(self, op: SourceOp, copies: tuple[Copy, ...]) -> str:
-        return self.under.select(op, copies)
+    def select(
+        self, op: SourceOp, copies: tuple[Copy, ...], on_read: Callable[[int], None] | None = None
+    ) -> str:
+        return self.under.select(op, copies, on_read)
 
     def changed(self, op: SourceOp) -> tuple[str, ...]:
         return self.under.changed(op)
@@ -146,15 +155,24 @@ class _ScanSources:
             return keys.source_key("result", op.identifier.removeprefix(_RESULT))  # ids are never used again
         return self.under.key(op, platform, reporter)
 
+    def pin(self, op: SourceOp) -> str:
+        return "" if op.identifier.startswith(_RESULT) else self.under.pin(op)
+
     def base_digests(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> tuple[str, ...]:
         return () if op.identifier.startswith(_RESULT) else self.under.base_digests(op, platform, reporter)
 
     def fetch(
-        self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
+        self,
+        op: SourceOp,
+        platform: Platform | None,
+        reporter: Reporter,
+        cancel: Cancel,
+        *,
+        lazy: bool = False,
     ) -> str | None:
         if op.identifier.startswith(_RESULT):
             return op.identifier.removeprefix(_RESULT)
-        return self.under.fetch(op, platform, reporter, cancel)
+        return self.under.fetch(op, platform, reporter, cancel, lazy=lazy)
 
 
 def _written(store: Store, snapshot: str | None, name: str) -> list[tuple[str, bytes]]:

@@ -16,15 +16,18 @@ from builder.errors import PathNotFound, SourceUnavailable
 from builder.frontend.redact import redact
 from builder.llb.ops import Copy, SourceOp
 from builder.oci.canonical import canonical_json
-from builder.oci.digest import ChainId, Digest, chain_ids
+from builder.oci.descriptor import Descriptor
+from builder.oci.digest import ChainId, DiffId, Digest, chain_ids
 from builder.oci.platform import Platform
 from builder.solver.cancel import Cancel
 from builder.solver.reporter import Reporter
 from builder.sources.local import LocalContext
 
 _TRIES = 5
-SELECTION_KIND = "selection-2"
-"""Documents that list the entries of a selection, NUL between them: digest, mode (octal), size and path."""
+SELECTION_KIND = "selection-3"
+"""Documents that list the entries of a selection, NUL between them: digest, mode (octal), size and path. Its
+content does not say at which path of the context it was: the document's name does.
+"""
 
 
 class BaseImage(Protocol):
@@ -35,8 +38,13 @@ class BaseImage(Protocol):
         """Chain id of all its layers; None without any."""
         ...
 
-    def unpack(self, reporter: Reporter, cancel: Cancel) -> str | None:
-        """The committed snapshot of its tree, fetched and unpacked if need be."""
+    @property
+    def layers(self) -> tuple[tuple[Descriptor, ...], tuple[DiffId, ...]]:
+        """Its layers and their diff ids, lowest first."""
+        ...
+
+    def unpack(self, reporter: Reporter, cancel: Cancel, *, lazy: bool = False) -> str | None:
+        """The committed snapshot of its tree, fetched if need be, and unpacked unless ``lazy``."""
         ...
 
     def narrowed(self, op: SourceOp) -> BaseImage:
@@ -92,17 +100,19 @@ class BuildSources:
             )
         return found
 
-    def select(self, op: SourceOp, copies: tuple[Copy, ...]) -> str:
+    def select(
+        self, op: SourceOp, copies: tuple[Copy, ...], on_read: Callable[[int], None] | None = None
+    ) -> str:
         """Content digest of what ``copies`` select; an unchanged context costs a stat walk (CTX-13)."""
         tree = self._local(op)
         wildcard = any(_has_wildcard(copy) for copy in copies)
 
         def compute() -> bytes:
-            selection = ContentHasher(tree).select(copies)
-            self._remember_entries(tree, selection.digest, selection.entries)
+            selection = ContentHasher(tree, on_read=on_read).select(copies)
+            self._remember_entries(tree, selection_name(selection.digest, copies), selection.entries)
             return str(selection.digest).encode()
 
-        selector = canonical_json([_selector(copy) for copy in copies]).decode()
+        selector = _selectors(copies)
         prefixes = tuple(_literal_prefix(copy) for copy in copies)
         try:
             value = tree.remembered(selector, prefixes, compute, wildcard=wildcard).decode()
@@ -139,13 +149,19 @@ class BuildSources:
         return tuple(map(source_digest, known or ("scratch",)))
 
     def fetch(
-        self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
+        self,
+        op: SourceOp,
+        platform: Platform | None,
+        reporter: Reporter,
+        cancel: Cancel,
+        *,
+        lazy: bool = False,
     ) -> str | None:
         """Unpack an image, check out a repository, download a file; None for an image without layers."""
         image = self._image(op, platform)
         for _ in range(_TRIES):
             snapshot = (
-                image.unpack(reporter, cancel)
+                image.unpack(reporter, cancel, lazy=lazy)
                 if image is not None
                 else self._remote(op).fetch(reporter, cancel)
             )
@@ -176,7 +192,7 @@ class BuildSources:
                 self._remotes[op] = self.remote(op)
             return self._remotes[op]
 
-    def _remember_entries(self, tree: SourceTree, digest: str, entries: tuple[tuple[str, str], ...]) -> None:
+    def _remember_entries(self, tree: SourceTree, name: str, entries: tuple[tuple[str, str], ...]) -> None:
         """Keep what was selected, so that a later miss can be explained by path."""
         import zlib
 
@@ -185,14 +201,19 @@ class BuildSources:
             st = tree.lstat(path)
             lines.append(f"{value} {st.st_mode if st else 0:o} {st.st_size if st else 0} {path}")
         text = "\0".join(lines).encode("utf-8", "surrogateescape")
-        self.store.put_doc(SELECTION_KIND, str(digest), zlib.compress(text, 1))
+        self.store.put_doc(SELECTION_KIND, name, zlib.compress(text, 1))
 
 
-def selected_files(store: Store, digest: str) -> dict[str, tuple[str, int, int]] | None:
-    """What a selection with this content digest held: path to digest, mode and size; None = not known."""
+def selection_name(digest: str, copies: tuple[Copy, ...]) -> str:
+    """Names what ``copies`` selected when it had this content digest."""
+    return f"{digest} {Digest.of(_selectors(copies).encode()).hex[:16]}"
+
+
+def selected_files(store: Store, name: str) -> dict[str, tuple[str, int, int]] | None:
+    """What a selection of this name held: path to digest, mode and size; None = not known."""
     import zlib
 
-    data = store.doc(SELECTION_KIND, digest)
+    data = store.doc(SELECTION_KIND, name)
     if data is None:
         return None
     found: dict[str, tuple[str, int, int]] = {}
@@ -241,6 +262,10 @@ def _similar_hint(tree: LocalContext, path: str) -> str | None:
         return None
     found = suggestion(name, names).removeprefix(" (did you mean ").removesuffix("?)")
     return f"did you mean {above}/{found}?".replace("mean /", "mean ") if found else None
+
+
+def _selectors(copies: tuple[Copy, ...]) -> str:
+    return canonical_json([keys.KEY_VERSION, *map(_selector, copies)]).decode()
 
 
 def _selector(copy: Copy) -> list[object]:

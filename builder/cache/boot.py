@@ -82,8 +82,9 @@ def _drop_unsettled(tx: sqlite3.Connection, boot: str, seen: str) -> None:
         (boot, seen_boot, limit),
     ).fetchall()
     doomed = {row[0] for row in rows}
+    made_of = _lazy_sources(tx)
     for number, parent in tx.execute("SELECT id, parent FROM snapshots ORDER BY id").fetchall():
-        if parent in doomed:
+        if parent in doomed or not doomed.isdisjoint(made_of.get(number, ())):
             doomed.add(number)
     needed = _needed_by_containers(tx)
     for number in doomed & needed:
@@ -93,6 +94,13 @@ def _drop_unsettled(tx: sqlite3.Connection, boot: str, seen: str) -> None:
         tx.execute("UPDATE snapshots SET chain_id=NULL, content_digest=NULL WHERE id=?", (number,))
     trash_snapshots(tx, sorted(doomed - needed))
     tx.execute("UPDATE snapshots SET boot='' WHERE kind='committed' AND boot<>?", (boot,))
+
+
+def _lazy_sources(tx: sqlite3.Connection) -> dict[int, tuple[int, ...]]:
+    if tx.execute("SELECT 1 FROM snapshots WHERE driver='lazy' LIMIT 1").fetchone() is None:
+        return {}
+    rows = tx.execute("SELECT snapshot, source, lower FROM lazy_snapshots").fetchall()
+    return {row[0]: row[1:] for row in rows}
 
 
 def _needed_by_containers(tx: sqlite3.Connection) -> set[int]:
@@ -119,9 +127,10 @@ def _check_snapshots(tx: sqlite3.Connection, root: str) -> None:
     from builder.cache.trash import trash_snapshots
 
     on_disk = set(os.listdir(f"{root}/snapshots"))
-    rows = {base36(row[0]) for row in tx.execute("SELECT id FROM snapshots").fetchall()}
-    trash_snapshots(tx, [from_base36(name) for name in rows - on_disk])
-    orphans = [(f"snapshots/{name}",) for name in on_disk - rows]
+    rows = dict(tx.execute("SELECT id, driver FROM snapshots").fetchall())
+    with_tree = {base36(number) for number, driver in rows.items() if driver != "lazy"}
+    trash_snapshots(tx, [from_base36(name) for name in with_tree - on_disk])
+    orphans = [(f"snapshots/{name}",) for name in on_disk - with_tree]
     tx.executemany("INSERT OR IGNORE INTO trash(path) VALUES(?)", orphans)
 
 

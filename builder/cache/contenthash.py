@@ -23,6 +23,7 @@ from builder.cache.selection import (
     find_sources,
 )
 from builder.cache.tree import SourceTree, clean, read_xattrs
+from builder.cancelling import check as check_cancelled
 from builder.llb.ops import Copy
 
 _CHUNK = 1024 * 1024
@@ -51,7 +52,8 @@ class ContentHasher:
 
     File digests are taken from ``lookup`` and given to ``keep`` (path, 32 bytes); a tree that has
     ``file_digest`` and ``put_file_digest`` methods, as local contexts do, is asked itself. Whoever keeps
-    digests answers only for files that have not changed since (CHK-10).
+    digests answers only for files that have not changed since (CHK-10). ``on_read`` is told how many bytes
+    were read, as they are. Raises Cancelled when the build of this thread is.
     """
 
     def __init__(
@@ -60,18 +62,20 @@ class ContentHasher:
         *,
         lookup: Callable[[str], bytes | None] | None = None,
         keep: Callable[[str, bytes], Any] | None = None,
+        on_read: Callable[[int], None] | None = None,
     ) -> None:
         self._tree = tree
         self._owner = tree.owner
         self._lookup = lookup or getattr(tree, "file_digest", None)
         self._keep = keep or getattr(tree, "put_file_digest", None)
+        self._on_read = on_read
         self._entries: list[tuple[str, str]] = []
 
     def select(self, copies: Sequence[Copy]) -> Selection:
         """The digest of what copy actions read. PathNotFound for what must be there and is not."""
         self._entries = []
         digests = [self._copy(copy) for copy in copies]
-        digest = digests[0] if len(digests) == 1 else hashlib.sha256(b"\0".join(digests)).digest()
+        digest = digests[0] if len(digests) == 1 else hashlib.sha256(b"\0".join(map(_text, digests))).digest()
         return Selection(f"sha256:{digest.hex()}", tuple(self._entries))
 
     def tree(self) -> str:
@@ -90,19 +94,27 @@ class ContentHasher:
     # --- selections
 
     def _copy(self, copy: Copy) -> bytes:
+        """A path by its own digest; what wildcards and patterns select as a list (CHK-06)."""
         sources = find_sources(
             self._tree, copy.src, wildcards=copy.allow_wildcard, follow=copy.follow_symlink
         )
-        single = len(sources) == 1 and sources[0].name == clean(copy.src)
-        if single and not copy.include_patterns and not copy.exclude_patterns:
+        filtered = bool(copy.include_patterns or copy.exclude_patterns)
+        if not filtered and len(sources) == 1 and not sources[0].matched:
             return self._source(sources[0], copy)
-        result = hashlib.sha256()
+        listed: list[bytes] = []
+        alone = b""
+        pattern = clean(copy.src).rpartition("/")[2]
         for source in sources:
             if excludes_source(source, copy.exclude_patterns):
                 continue
-            name = "" if source.is_dir and copy.dir_contents else source.name.rpartition("/")[2]
-            result.update(b"\0" + _encode(name) + b"\0" + self._filtered(source, copy))
-        return result.digest()
+            top = _key(f"/{source.tail}") if source.matched else b""
+            for relative, digest in self._listed(source, copy, filtered=filtered):
+                listed.append((top + relative or b"\0") + _text(digest))
+                counted = not (source.is_dir and copy.dir_contents)
+                alone = digest if not relative and counted and _named(source, pattern) else b""
+        if len(listed) == 1 and alone:
+            return alone
+        return hashlib.sha256(b"".join(listed)).digest()
 
     def _source(self, source: Source, copy: Copy) -> bytes:
         if source.is_dir:
@@ -111,26 +123,37 @@ class ContentHasher:
         self._entries.append((source.path, digest.hex()))
         return digest
 
-    def _filtered(self, source: Source, copy: Copy) -> bytes:
-        include, exclude = copy.include_patterns, copy.exclude_patterns
-        if not source.is_dir or not (include or exclude):
-            return self._source(source, copy)
+    def _listed(self, source: Source, copy: Copy, *, filtered: bool) -> Iterator[tuple[bytes, bytes]]:
+        """The entries of one source as (path below it, digest).
+
+        Of a directory whose content is copied the header does not count (CHK-05); that a wildcard found it
+        does.
+        """
+        linked = source.matched and source.path != source.name
+        if not source.is_dir or (linked and not filtered):
+            yield b"", self._source(source, copy)
+            return
         check_required(self._tree, source.path, copy.required_paths)
-        result = hashlib.sha256()
         if not copy.dir_contents:
-            result.update(self._entry(source.path, source.stat))
-        for found in with_parents(below(self._tree, source.path, include, exclude)):
+            yield b"", self._entry(source.path, source.stat)
+        elif source.matched:
+            yield b"", _EMPTY
+        for found in with_parents(
+            below(self._tree, source.path, copy.include_patterns, copy.exclude_patterns)
+        ):
             digest = self._entry(found.path, found.stat)
             self._entries.append((found.path, digest.hex()))
-            result.update(b"\0" + _encode(found.relative) + b"\0" + digest)
-        return result.digest()
+            yield _key(f"/{found.relative}"), digest
 
     # --- entries
 
     def _directory(self, top: str, st: os.stat_result, *, own: bool) -> bytes:
         """A directory with all below it."""
         tree, entries = self._tree, self._entries
-        result = self._started(top, st) if own else hashlib.sha256()
+        if not top and self._owner is not None:
+            result = hashlib.sha256(b"\0" + _text(_EMPTY))  # the root of a context is never seen (CHK-04)
+        else:
+            result = self._started(top, st) if own else hashlib.sha256()
         stack = [(top + "/" if top else "", iter(tree.scandir(top)), result, "")]
         while True:
             prefix, children, result, name = stack[-1]
@@ -142,25 +165,25 @@ class ContentHasher:
                     break
                 digest = self._entry(path, child_st)
                 entries.append((path, digest.hex()))
-                result.update(b"\0" + _encode(child) + digest)
+                result.update(b"\0" + _encode(child) + _text(digest))
             else:
                 stack.pop()
                 if not stack:
                     return result.digest()
-                stack[-1][2].update(b"\0" + _encode(name) + result.digest())
+                stack[-1][2].update(b"\0" + _encode(name) + _text(result.digest()))
 
     def _started(self, path: str, st: os.stat_result) -> Any:
         """The hash of a directory, its own header taken in."""
         header = self._entry(path, st)
         self._entries.append((path, header.hex()))
-        return hashlib.sha256(b"\0" + header)
+        return hashlib.sha256(b"\0" + _text(header))
 
     def _entry(self, path: str, st: os.stat_result) -> bytes:
         """A file with its content; anything else by its header (CHK-01, CHK-03)."""
         if st.st_mode & 0o170000 == stat.S_IFREG:
             return self._file(path, st)
         if not path and self._owner is not None:
-            return _EMPTY  # the root of a context is never seen (CHK-04)
+            return _EMPTY
         link, size = "", 0
         if stat.S_ISLNK(st.st_mode):
             link = self._tree.readlink(path)
@@ -174,12 +197,14 @@ class ContentHasher:
         fd = self._tree.open(path)
         try:
             head = self._header(st, st.st_size, "") + _counted(read_xattrs(fd))
-            data = os.read(fd, _CHUNK) if st.st_size else b""
+            want = min(_CHUNK, st.st_size + 1)  # most files are small: no buffer larger than the file
+            data = self._read(fd, want) if st.st_size else b""
             result = hashlib.sha256(head + data if len(data) < 8192 else head)
             if len(data) >= 8192:
                 result.update(data)
-            while len(data) == _CHUNK:
-                data = os.read(fd, _CHUNK)
+            while len(data) == want:
+                want = _CHUNK
+                data = self._read(fd, want)
                 result.update(data)
         finally:
             os.close(fd)
@@ -187,6 +212,13 @@ class ContentHasher:
         if self._keep is not None:
             self._keep(path, digest)
         return digest
+
+    def _read(self, fd: int, size: int) -> bytes:
+        check_cancelled()
+        data = os.read(fd, size)
+        if self._on_read is not None:
+            self._on_read(len(data))
+        return data
 
     def _header(self, st: os.stat_result, size: int, link: str) -> bytes:
         uid, gid = self._owner or (st.st_uid, st.st_gid)
@@ -225,6 +257,19 @@ def _counted(xattrs: dict[str, bytes]) -> bytes:
         for key, value in sorted(xattrs.items())
         if key == "security.capability" or not key.startswith(("security.", "system."))
     )
+
+
+def _named(source: Source, pattern: str) -> bool:
+    return not source.matched or source.name.rpartition("/")[2] == pattern
+
+
+def _key(path: str) -> bytes:
+    """A path as it stands in a list: sorted so, a directory comes right before what is in it."""
+    return _encode(path).replace(b"/", b"\0")
+
+
+def _text(digest: bytes) -> bytes:
+    return b"sha256:" + digest.hex().encode()
 
 
 def _encode(text: str) -> bytes:

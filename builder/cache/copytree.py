@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.cache import ownership
+from builder.cache.treepaths import by_fd, copy_xattrs
 
 _FICLONE = 0x40049409
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
-_HIDDEN = ("trusted.overlay.", "user.overlay.")
 _CHUNK = 1 << 20
 
 
@@ -148,7 +148,7 @@ class _Merge:
         else:
             os.mknod(name, mode, status.st_rdev, dir_fd=target)
         _own(name, status, target)
-        _copy_xattrs_at(name, source, target)
+        copy_xattrs(by_fd(source, name), by_fd(target, name))
         if not stat.S_ISLNK(mode):
             os.chmod(name, stat.S_IMODE(mode), dir_fd=target)
         times = (status.st_atime_ns, status.st_mtime_ns)
@@ -261,16 +261,6 @@ def _copy_meta_fd(source: int, target: int, status: os.stat_result | None = None
     made = os.fstat(target)
     if (made.st_uid, made.st_gid) != (wanted.st_uid, wanted.st_gid):
         os.fchown(target, wanted.st_uid, wanted.st_gid)
-    for name in os.listxattr(source):
-        if not name.startswith(_HIDDEN):
-            os.setxattr(target, name, os.getxattr(source, name))
+    copy_xattrs(source, target)
     os.fchmod(target, stat.S_IMODE(wanted.st_mode))
     os.utime(target, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
-
-
-def _copy_xattrs_at(name: str, source: int, target: int) -> None:
-    """Through /proc, since extended attributes have no call relative to a directory."""
-    path = f"/proc/self/fd/{source}/{name}"
-    for attribute in os.listxattr(path, follow_symlinks=False):
-        value = os.getxattr(path, attribute, follow_symlinks=False)
-        os.setxattr(f"/proc/self/fd/{target}/{name}", attribute, value, follow_symlinks=False)

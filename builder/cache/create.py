@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from builder.cache import reserve
 from builder.cache.boot import boot_id
 from builder.cache.db import create_database
 from builder.cache.faults import point
@@ -34,6 +35,7 @@ _OURS = frozenset(
         "gate.lock",
         "gc.lock",
         "lost+found",
+        reserve.NAME,
     }
 )
 
@@ -52,6 +54,7 @@ def create(path: str) -> None:
                 return
             _refuse_foreign(path)
             _fill(path)
+            reserve.lay(path)
             os.fsync(fd)
         finally:
             os.close(fd)

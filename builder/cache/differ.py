@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from builder.cache.tree import SourceTree, View, is_whiteout, join
+from builder.cache.treepaths import is_carried
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.plannedtree import PlannedTree
 
 Kind = Literal["add", "modify", "delete", "unchanged"]
 _CHUNK = 1024 * 1024
@@ -35,12 +40,8 @@ class Change:
 
 
 def kept_xattrs(xattrs: dict[str, bytes]) -> dict[str, bytes]:
-    """The extended attributes that a layer carries: file capabilities and the user's own (LAY-05)."""
-    return {
-        name: value
-        for name, value in xattrs.items()
-        if name == "security.capability" or name.startswith("user.")
-    }
+    """The extended attributes that a layer carries."""
+    return {name: value for name, value in xattrs.items() if is_carried(name)}
 
 
 def everything(tree: SourceTree) -> Iterator[Change]:
@@ -63,6 +64,16 @@ def changes(upper: Path, lowers: Sequence[Path] = (), *, userxattr: bool = False
         return differ.result()
 
 
+def planned_changes(base: View, tree: PlannedTree) -> list[Change]:
+    """The changes that a planned tree makes to ``base``, as ``changes`` gives them for one on disk."""
+    differ = _Differ(base, tree)
+    if base.layers:
+        differ.overlay(tree)
+    else:
+        differ.added("")
+    return differ.result()
+
+
 def compare(old: View, new: View, *, untouched_before_ns: int = 0) -> list[Change]:
     """The changes from one tree to another.
 
@@ -74,7 +85,7 @@ def compare(old: View, new: View, *, untouched_before_ns: int = 0) -> list[Chang
     return differ.result()
 
 
-def root_change(old: View, new: View) -> list[Change]:
+def root_change(old: View, new: SourceTree) -> list[Change]:
     """The root directory as a change, path "", when its mode, owner or kept attributes differ (BET-04).
 
     Without lower layers ``old`` is empty, and the root before is one like any new tree's: root's own, 0755.
@@ -90,7 +101,7 @@ def root_change(old: View, new: View) -> list[Change]:
 
 
 class _Differ:
-    def __init__(self, old: View, new: View, untouched_before_ns: int = 0) -> None:
+    def __init__(self, old: View, new: SourceTree, untouched_before_ns: int = 0) -> None:
         self._old, self._new = old, new
         self._untouched_before_ns = untouched_before_ns
         self._found: list[Change] = []
@@ -165,7 +176,7 @@ class _Differ:
 
     # --- an upper directory
 
-    def overlay(self, own: View) -> None:
+    def overlay(self, own: View | PlannedTree) -> None:
         """Walk the upper directory; ``own`` is that directory alone."""
         pending = [_raw_entries(own, "")]
         while pending:
@@ -228,5 +239,5 @@ class _Differ:
                     return True
 
 
-def _raw_entries(own: View, path: str) -> Iterator[tuple[str, os.stat_result]]:
+def _raw_entries(own: View | PlannedTree, path: str) -> Iterator[tuple[str, os.stat_result]]:
     return iter([(join(path, name), st) for name, st in own.raw_scandir(path)])

@@ -24,7 +24,10 @@ from builder.errors import StoreError
 Kind = Literal["damage", "rubbish"]
 _AGAIN_S = (0.1, 0.3, 0.9)
 _FILES = frozenset(
-    {"VERSION", "db.sqlite", "db.sqlite-wal", "db.sqlite-shm", "gate.lock", "gc.lock", "git", "lost+found"}
+    {
+        *("VERSION", "db.sqlite", "db.sqlite-wal", "db.sqlite-shm", "gate.lock", "gc.lock", "git"),
+        *("lost+found", "reserve"),
+    }
 )
 
 
@@ -95,6 +98,7 @@ def _quick(db: Database, root: str) -> Found:
     yield from fsckcontent.images(db, root)
     yield from fsckrows.references(db)
     yield from fsckrows.leftovers(db, root)
+    yield from fsckrows.histories(db, root)
 
 
 def _layout(root: str) -> Found:

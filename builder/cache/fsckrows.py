@@ -34,29 +34,50 @@ def snapshots(db: Database, root: str) -> Iterator[Finding]:
     containers = {row[0] for row in db.all("SELECT snapshot FROM containers")}
     names = set(os.listdir(f"{root}/snapshots"))
     flats = {row[3] for row in rows.values() if row[3] is not None}
+    yield from _lazy(db, rows)
     for number, (parent, kind, owner, flat, driver) in sorted(rows.items()):
         path = snapshot_path(number)
-        yield from _tree(root, path, kind)
+        yield from _tree(root, path, kind, driver)
         if parent is not None and (parent not in rows or parent >= number):
             yield _finding("snapshot-parent", path, f"stands on {base36(parent)}, which is not there")
         elif parent is not None and rows[parent][1] != "committed":
             yield _finding("snapshot-parent", path, f"stands on {base36(parent)}, which is not committed")
         if flat is not None and (flat not in rows or rows[flat][1] != "committed"):
             yield _finding("snapshot-flat", path, f"its flattened copy {base36(flat)} is not there")
-        if kind not in ("active", "committed") or driver not in ("overlay", "native"):
+        if kind not in ("active", "committed") or driver not in ("overlay", "native", "lazy"):
             yield _finding("snapshot-row", path, f"is {kind!r} by {driver!r}")
         if kind == "active" and owner is None and number not in containers and number not in flats:
             yield _finding("snapshot-owner", path, "is active and belongs to nobody")
         if kind == "active" and owner is not None and not _is_held(f"{root}/tmp/{owner}"):
             yield _finding("snapshot-owner", path, f"its process {owner} is gone", "rubbish")
-    for name in sorted(names - {base36(number) for number in rows}):
+    for name in sorted(names - {base36(number) for number, row in rows.items() if row[4] != "lazy"}):
         if f"snapshots/{name}" not in trashed:
             yield _finding("snapshot-unnamed", f"snapshots/{name}", "has no row")
 
 
-def _tree(root: str, path: str, kind: str) -> Iterator[Finding]:
+def _lazy(db: Database, rows: dict[Any, tuple[Any, ...]]) -> Iterator[Finding]:
+    """What lazy snapshots are made of is there, and as old as they are or older."""
+    lazy = {number for number, row in rows.items() if row[4] == "lazy"}
+    if not lazy:
+        return  # and maybe no table, in a directory from before there was one
+    recipes = db.all("SELECT snapshot, kind, source, lower FROM lazy_snapshots")
+    layered = {row[0] for row in db.all("SELECT snapshot FROM snapshot_layers")}
+    for number, kind, *sources in recipes:
+        path = snapshot_path(number)
+        if number not in lazy:
+            yield _finding("snapshot-lazy", path, "is no lazy snapshot, but there is a recipe for it")
+        if kind not in ("layer", "diff", "image") or (kind == "image" and number not in layered):
+            yield _finding("snapshot-lazy", path, f"its tree cannot be made ({kind})")
+        for source in sources:
+            if source is not None and (source >= number or rows.get(source, ("",) * 2)[1] != "committed"):
+                yield _finding("snapshot-lazy", path, f"is made of {base36(source)}, which is not there")
+    for number in sorted(lazy - {row[0] for row in recipes}):
+        yield _finding("snapshot-lazy", snapshot_path(number), "has no tree, and no recipe for one")
+
+
+def _tree(root: str, path: str, kind: str, driver: str) -> Iterator[Finding]:
     inside = f"{root}/{path}"
-    if kind == "active":
+    if kind == "active" or driver == "lazy":
         return  # the row comes before the directory
     if not os.path.isdir(f"{inside}/fs") or os.path.islink(f"{inside}/fs"):
         yield _finding("snapshot-missing", path, "is committed and has no tree")
@@ -136,12 +157,31 @@ def leftovers(db: Database, root: str) -> Iterator[Finding]:
     for build, owner in db.all("SELECT id, owner FROM builds WHERE status='running'"):
         if owner is None or not _is_held(f"{root}/tmp/{owner}"):
             yield _finding("leftover", f"db:builds/{build}", "runs, but its process is gone", "rubbish")
+
+
+def histories(db: Database, root: str) -> Iterator[Finding]:
+    """What builds left belongs to a build on record; a trace that a record names is there and is that one."""
     from builder.cache.history import history_path
 
-    known = {history_path(row[0]) for row in db.all("SELECT id FROM builds")}
+    known = {history_path(row[0]): row[1] for row in db.all("SELECT id, data FROM builds")}
     for name in sorted(os.listdir(f"{root}/history")):
-        if f"history/{name}" not in known:
-            yield _finding("history-unnamed", f"history/{name}", "belongs to no build on record")
+        path = f"history/{name}"
+        if path not in known:
+            yield _finding("history-unnamed", path, "belongs to no build on record")
+        elif '"trace"' in known[path]:
+            wanted = json.loads(known[path]).get("trace", {}).get("digest")
+            if wanted and _digest(f"{root}/{path}/trace") != wanted:
+                yield _finding("history-trace", f"{path}/trace", "is not the trace that its record names")
+
+
+def _digest(path: str) -> str:
+    import hashlib
+
+    try:
+        with open(path, "rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return ""
 
 
 def _what(name: str) -> str:

@@ -65,12 +65,10 @@ def prune(
         min_free=min_free_bytes,
     )
     store.sweep()
-    if keep_bytes == 0 or not policy.limited:
-        report = apply(store, policy, on_removed)
-        if all and not filters and not keep_duration_s:
-            _forget_leftovers(store)
-        return report
-    return apply(store, policy, on_removed)
+    report = apply(store, policy, on_removed)
+    if all and not filters and not keep_duration_s and not policy.limited:
+        _forget_leftovers(store)
+    return report
 
 
 def collect(store: Store, policies: Sequence[Policy] | None = None) -> PruneReport:
@@ -133,7 +131,7 @@ def _gone(store: Store, row: UsageRow) -> bool:
     if row.kind == "mirror":
         return delete_mirror(str(store.root), row.id)
     if row.kind == "history":
-        remove_logs(store)
+        remove_logs(store, row.last_used_ns)
     return True
 
 
@@ -158,13 +156,11 @@ def choose(kept: Kept, policy: Policy, matches: Predicate, free: int, now_ns: in
         row = candidates[heapq.heappop(heap)[2]]
         chosen.append(row)
         total -= row.size
-        if row.kind != "snapshot" or not row.parents:
-            continue
-        parent = row.parents[0]
-        number = kept.snapshot_of.get(parent, -1)
-        children[number] = children.get(number, 1) - 1
-        if parent in candidates and children[number] == 0:
-            heapq.heappush(heap, (score[parent], candidates[parent].last_used_ns, parent))
+        for parent in row.parents if row.kind == "snapshot" else ():
+            number = kept.snapshot_of.get(parent, -1)
+            children[number] = children.get(number, 1) - 1
+            if parent in candidates and children[number] == 0:
+                heapq.heappush(heap, (score[parent], candidates[parent].last_used_ns, parent))
     return chosen
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from builder.cache.db import Database, Row
 from builder.cache.problems import translated
 from builder.cache.staging import Owner
 from builder.errors import StoreError
+from builder.oci.digest import sha256_hex
 
 BuildStatus = Literal["running", "completed", "error", "canceled"]
 MAX_BUILDS = 50
@@ -153,6 +153,26 @@ class BuildHistory:
                 tx.execute("UPDATE builds SET pinned=?, data=? WHERE id=?", (pinned, text, build_id))
         return row is not None
 
+    def attach(self, build_id: str, name: str, content: bytes, **about: Any) -> bool:
+        """Give a build that is over the file ``name``, and put ``about`` into its record.
+
+        False when it is gone or still runs; StoreError when the file cannot be written.
+        """
+        with self._db.write() as tx:  # nobody can remove the build meanwhile
+            row = tx.execute(
+                "SELECT data FROM builds WHERE id=? AND status<>'running'", (build_id,)
+            ).fetchone()
+            if row is None:
+                return False
+            path = self.directory(build_id)
+            with translated(f"write the {name} of a build"):
+                os.makedirs(path, 0o700, exist_ok=True)
+                with open(f"{path}/{name}.part", "wb") as file:
+                    file.write(content)
+                os.replace(f"{path}/{name}.part", f"{path}/{name}")
+            tx.execute("UPDATE builds SET data=? WHERE id=?", (_changed(row[0], **about), build_id))
+        return True
+
     def remove(self, build_id: str) -> bool:
         """Forget a build that is not running. Who reads its files just then keeps what is open."""
         with self._db.write() as tx:
@@ -199,7 +219,7 @@ def break_off(tx: sqlite3.Connection, root: str, build_id: str, created_ns: int,
     )
 
 
-def _changed(data: str, **more: str) -> str:
+def _changed(data: str, **more: Any) -> str:
     """The data of a record that is written again: each time is a generation (HSY-01)."""
     found = json.loads(data)
     return json.dumps({**found, **more, "generation": found.get("generation", 1) + 1})
@@ -209,7 +229,7 @@ def history_path(build_id: str) -> str:
     """Where the files of a build are below the state directory. Names from outside never become paths."""
     if _SAFE_ID.fullmatch(build_id):
         return f"history/{build_id}"
-    return f"history/+{hashlib.sha256(build_id.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}"
+    return f"history/+{sha256_hex(build_id.encode('utf-8', 'surrogateescape'))[:32]}"
 
 
 class EventLog:

@@ -19,7 +19,7 @@ from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

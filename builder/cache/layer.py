@@ -18,6 +18,8 @@ from builder.cache.tree import SourceTree, TreeError, read_xattrs
 Write = Callable[[bytes], object]
 BLOCK = 512
 END = bytes(2 * BLOCK)
+BECAME_SHORTER = "became-shorter"
+"""The code of a TreeError: a file was cut while it was packed."""
 _CHUNK = 1024 * 1024
 _NAME = 100
 _PREFIX = 155
@@ -314,6 +316,6 @@ def _read_exactly(fd: int, size: int, path: str) -> bytes:
     while len(data) < size:
         more = os.read(fd, size - len(data))
         if not more:
-            raise TreeError(f'"/{path}": became shorter while it was read')
+            raise TreeError(f'"/{path}": became shorter while it was read', code=BECAME_SHORTER)
         data += more
     return data

@@ -8,7 +8,6 @@ new one.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from types import TracebackType
 
 from builder.cache.problems import from_os
 from builder.errors import StoreBusy
+from builder.oci.digest import sha256_hex
 
 _FIRST_DELAY_S = 0.0005
 _LONGEST_DELAY_S = 0.02
@@ -60,7 +60,7 @@ class NamedLock:
         on_wait: Callable[[], None] | None = None,
         check: Callable[[], None] | None = None,
     ) -> None:
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        digest = sha256_hex(name.encode("utf-8", "surrogateescape"))
         self._path = f"{tmp}/lock-{digest[:40]}"
         self._name = name
         self._shared = shared

@@ -12,41 +12,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logs:
-    """The directories of all builds together; ``removable`` when none of them is running or pinned."""
+    """The directories of several builds together; ``needed`` are those of running and of pinned ones."""
 
+    needed: bool
     count: int
     size: int
     created_ns: int
     last_used_ns: int
-    removable: bool
 
 
-def logs(store: Store) -> Logs | None:
-    """What there is; None when there is nothing."""
+def logs(store: Store) -> tuple[Logs, ...]:
+    """What there is: what may go, and what is needed."""
     from builder.cache.measure import disk_usage
 
     top = f"{store.root}/history"
     names = _names(top)
     if not names:
-        return None
-    times = [_time(f"{top}/{name}") for name in names]
-    return Logs(
-        count=len(names),
-        size=sum(disk_usage(f"{top}/{name}") for name in names),
-        created_ns=min(times),
-        last_used_ns=max(times),
-        removable=bool(set(names) - _needed(store)),
-    )
+        return ()
+    kept = _needed(store)
+    found = []
+    for needed in (False, True):
+        group = [name for name in names if (name in kept) == needed]
+        times = [_time(f"{top}/{name}") for name in group]
+        if group:
+            size = sum(disk_usage(f"{top}/{name}") for name in group)
+            found.append(
+                Logs(
+                    needed=needed,
+                    count=len(group),
+                    size=size,
+                    created_ns=min(times),
+                    last_used_ns=max(times),
+                )
+            )
+    return tuple(found)
 
 
-def remove_logs(store: Store) -> None:
-    """Remove the directories of builds that are over and not pinned; their records stay."""
+def remove_logs(store: Store, until_ns: int) -> None:
+    """Remove the directories, last changed up to then, of builds that are over and not pinned; their records
+    stay.
+    """
     from builder.cache.removal import discard_path
 
-    needed = _needed(store)
-    for name in _names(f"{store.root}/history"):
+    top = f"{store.root}/history"
+    names = [name for name in _names(top) if _time(f"{top}/{name}") <= until_ns]
+    needed = _needed(store)  # after the names: a build has its row before its directory
+    for name in names:
         if name not in needed:
-            discard_path(f"{store.root}/history/{name}", f"{store.root}/tmp")
+            discard_path(f"{top}/{name}", f"{store.root}/tmp")
 
 
 def _needed(store: Store) -> set[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from builder.cache.problems import translated
+from builder.cache.treepaths import copy_xattrs
 
 if TYPE_CHECKING:
     from builder.cache.db import Database
@@ -107,7 +108,5 @@ def _copy_root(source: str, target: str) -> None:
         os.chown(target, status.st_uid, status.st_gid)
     if status.st_mode != own.st_mode:
         os.chmod(target, status.st_mode & 0o7777)
-    for name in os.listxattr(source):
-        if not name.startswith(("trusted.overlay.", "user.overlay.")):
-            os.setxattr(target, name, os.getxattr(source, name))
+    copy_xattrs(source, target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))

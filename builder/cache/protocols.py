@@ -6,12 +6,15 @@ Imported for type checking only: making protocol classes costs more than opening
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
+from builder.cache.filedata import XattrFailed
+from builder.cache.treepaths import SourceTree
 from builder.cache.types import Active, CacheRecord, Driver, OnWait, Sharing, SnapshotInfo
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
@@ -42,6 +45,73 @@ class Blobs(Protocol):
     def adopt(self, path: Path, digest: Digest) -> None: ...
     def delete(self, digest: Digest) -> None: ...
     def iter(self) -> Iterator[tuple[Digest, int]]: ...
+
+
+class TreeSink(SourceTree, Protocol):
+    """A tree that takes the changes of file operations: a ``Writer``, or a ``PlannedTree``."""
+
+    xattr_failed: XattrFailed | None
+
+    def mkdir(
+        self,
+        path: str,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        xattrs: Mapping[str, bytes] = ...,
+        mtime_ns: int | None = None,
+    ) -> bool: ...
+    def makedirs(
+        self, path: str, mode: int = ..., uid: int = ..., gid: int = ..., *, mtime_ns: int | None = None
+    ) -> tuple[str, ...]: ...
+    def write_file(
+        self,
+        path: str,
+        source: bytes,
+        mode: int = ...,
+        uid: int = ...,
+        gid: int = ...,
+        *,
+        mtime_ns: int | None = None,
+    ) -> None: ...
+    def copy_file(
+        self,
+        path: str,
+        source: SourceTree,
+        source_path: str,
+        source_stat: os.stat_result,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        mtime_ns: int | None = None,
+    ) -> None: ...
+    def symlink(
+        self, path: str, target: str, uid: int = ..., gid: int = ..., *, mtime_ns: int | None = None
+    ) -> None: ...
+    def mknod(
+        self,
+        path: str,
+        mode: int,
+        device: int = ...,
+        uid: int = ...,
+        gid: int = ...,
+        *,
+        mtime_ns: int | None = None,
+    ) -> None: ...
+    def link(self, path: str, existing: str) -> None: ...
+    def remove(self, path: str) -> bool: ...
+    def set_meta(
+        self,
+        path: str,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        mtime_ns: int | None = None,
+        xattrs: Mapping[str, bytes] | None = None,
+    ) -> None: ...
 
 
 class Snapshotter(Protocol):

@@ -55,7 +55,6 @@ def _trees(store: Store, kept: Kept, chains: set[str]) -> list[int]:
         if chain not in chains or children.get(number) or base36(number) not in free:
             continue
         found.append(number)
-        parent = kept.parent.get(number)
-        if parent is not None:
+        for parent in kept.parents.get(number, ()):
             children[parent] -= 1
     return found

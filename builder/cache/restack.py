@@ -16,12 +16,16 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.cache.differ import Change, changes, compare, kept_xattrs
 from builder.cache.snapshots import SnapshotStore
 from builder.cache.tree import View, split
 from builder.cache.treewriter import Writer
-from builder.cache.types import Active
+from builder.cache.types import Active, Recipe
+
+if TYPE_CHECKING:
+    from builder.cache.store import Store
 
 FILE = "layer"
 SAME_LAYER = "same-layer"
@@ -31,6 +35,11 @@ SAME_LAYER = "same-layer"
 @contextmanager
 def layer_changes(snapshots: SnapshotStore, snapshot: str) -> Iterator[tuple[list[Change], View]]:
     """What the layer of a snapshot says, and the tree that has the content. Raises StoreError."""
+    recipe = snapshots.recipe(snapshot)
+    if recipe is not None and recipe.kind != "image":
+        with _unmade(snapshots, recipe) as made:
+            yield made
+        return
     own, lowers = snapshots.diff_dir(snapshot)
     info = snapshots.get(snapshot)
     stacked = info is not None and info.driver == "overlay"
@@ -44,6 +53,34 @@ def layer_changes(snapshots: SnapshotStore, snapshot: str) -> Iterator[tuple[lis
         else:
             with View(lowers, userxattr=userxattr) as before:
                 yield compare(before, after), after
+
+
+@contextmanager
+def _unmade(snapshots: SnapshotStore, recipe: Recipe) -> Iterator[tuple[list[Change], View]]:
+    """The same for a lazy snapshot, which stays as it is."""
+    if recipe.kind == "layer" and recipe.source is not None:
+        with layer_changes(snapshots, recipe.source) as made:
+            yield made
+        return
+    userxattr = snapshots.userxattr
+    with (
+        View(snapshots.layers(recipe.lower), userxattr=userxattr) as before,
+        View(snapshots.layers(recipe.source), userxattr=userxattr) as after,
+    ):
+        yield compare(before, after), after
+
+
+def origin(store: Store, snapshot: str) -> str:
+    """Whose layer it is that ``snapshot`` has: its own id, or that of the snapshot which it was made of."""
+    while True:
+        recipe = store.snapshots.recipe(snapshot)
+        if recipe is not None and recipe.kind == "layer" and recipe.source is not None:
+            snapshot = recipe.source
+            continue
+        told = store.doc(SAME_LAYER, snapshot)
+        if told is None or store.snapshots.get(told.decode("ascii")) is None:
+            return snapshot
+        snapshot = told.decode("ascii")
 
 
 def read_list(own: Path) -> bytes | None:

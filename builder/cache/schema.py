@@ -18,6 +18,8 @@ CREATE TABLE IF NOT EXISTS snapshots(
   content_digest TEXT, flat INTEGER);
 CREATE INDEX IF NOT EXISTS snapshots_parent ON snapshots(parent);
 CREATE INDEX IF NOT EXISTS snapshots_owner ON snapshots(owner) WHERE owner IS NOT NULL;
+CREATE TABLE IF NOT EXISTS lazy_snapshots(
+  snapshot INTEGER PRIMARY KEY, kind TEXT NOT NULL, source INTEGER, lower INTEGER);
 CREATE TABLE IF NOT EXISTS snapshot_layers(
   snapshot INTEGER NOT NULL, compression TEXT NOT NULL, diff_id TEXT NOT NULL, digest TEXT NOT NULL,
   descriptor TEXT NOT NULL, PRIMARY KEY(snapshot, compression)) WITHOUT ROWID;

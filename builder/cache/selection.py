@@ -19,14 +19,16 @@ from builder.errors import PathNotFound
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source of a copy: ``name`` is what it was called, ``path`` where it really is; ``matched`` by a
-    wildcard.
+    """One source of a copy: ``name`` is what it was called, ``path`` where it really is.
+
+    ``matched``: by a wildcard; ``tail`` is then what of its name comes after the elements without one.
     """
 
     name: str
     path: str
     stat: os.stat_result
     matched: bool = False
+    tail: str = ""
 
     @property
     def is_dir(self) -> bool:
@@ -75,7 +77,8 @@ def find_sources(tree: SourceTree, src: str, *, wildcards: bool, follow: bool) -
     first = next(i for i, part in enumerate(parts) if has_wildcard(part) or "\\" in part)
     start = tree.resolve("/".join(parts[:first]))
     names = _expand(tree, start, parts[first:])
-    return [replace(_literal(tree, name, follow), matched=True) for name in names]
+    cut = len(start) + 1 if start else 0
+    return [replace(_literal(tree, name, follow), matched=True, tail=name[cut:]) for name in names]
 
 
 def _literal(tree: SourceTree, name: str, follow: bool) -> Source:
@@ -106,11 +109,11 @@ def _expand(tree: SourceTree, start: str, patterns: list[str]) -> list[str]:
 def check_required(tree: SourceTree, base: str, required: tuple[str, ...]) -> None:
     """Every path that must exist below a source does; PathNotFound for the first that does not.
 
-    As in the walk that follows, links on the way are not followed.
+    As in the walk that follows, links on the way are followed, a final one is not.
     """
     for path in required:
         plain = clean(path)
-        if plain and tree.lstat(join(base, plain)) is None:
+        if plain and tree.lstat(tree.resolve(join(base, plain), follow_final=False)) is None:
             raise not_found(plain)
 
 
@@ -134,15 +137,19 @@ def below(
     """What is selected below a directory, each directory before its content.
 
     Patterns are tested on the path relative to ``top``. A directory that is not selected itself but may hold
-    something that is comes as ``chosen=False``.
+    something that is comes as ``chosen=False``. A link among the elements that an include pattern names
+    without a wildcard is followed inside the tree, and comes as the directory it leads to (CPY-11, CHK-07).
     """
     wanted = pattern_list(include) if include else None
     unwanted = pattern_list(exclude) if exclude else None
-    stack = [("", iter(tree.scandir(top)))]
+    ways = _literal_ways(include)
+    stack = [("", top, iter(tree.scandir(top)))]
     while stack:
-        prefix, entries = stack[-1]
+        prefix, place, entries = stack[-1]
         for name, st in entries:
-            relative = prefix + name
+            relative, path = prefix + name, join(place, name)
+            if relative in ways and stat.S_ISLNK(st.st_mode):
+                path, st = _directory_behind(tree, path, st)
             is_dir = stat.S_ISDIR(st.st_mode)
             chosen = wanted is None or wanted.matches(relative)
             enter = chosen or (is_dir and wanted is not None and wanted.may_match_below(relative))
@@ -151,10 +158,29 @@ def below(
                 enter = enter and unwanted.has_exceptions
             if not (chosen or (is_dir and enter)):
                 continue
-            path = join(top, relative)
             yield Found(relative, path, st, chosen)
             if is_dir and enter:
-                stack.append((relative + "/", iter(tree.scandir(path))))
+                stack.append((relative + "/", path, iter(tree.scandir(path))))
                 break
         else:
             stack.pop()
+
+
+@functools.lru_cache(maxsize=64)
+def _literal_ways(include: tuple[str, ...]) -> frozenset[str]:
+    """The directories that include patterns go through by name."""
+    ways: set[str] = set()
+    for pattern in include:
+        parts = clean(pattern).split("/")[:-1]
+        for count, part in enumerate(parts, 1):
+            if "\\" in part or has_wildcard(part):
+                break
+            ways.add("/".join(parts[:count]))
+    return frozenset(ways)
+
+
+def _directory_behind(tree: SourceTree, path: str, st: os.stat_result) -> tuple[str, os.stat_result]:
+    """Where a link leads, if that is a directory; else the link itself."""
+    real = tree.resolve(path)
+    found = tree.lstat(real)
+    return (real, found) if found is not None and stat.S_ISDIR(found.st_mode) else (path, st)

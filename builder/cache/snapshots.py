@@ -11,16 +11,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from builder.cache.boot import note_running
 from builder.cache.db import Database
 from builder.cache.faults import point
 from builder.cache.locks import NamedLock
 from builder.cache.names import base36, from_base36
+from builder.cache.snapshotrows import COLUMNS, info_of, recipe_of, with_chain
 from builder.cache.stacks import LayerStacks, snapshot_gone
 from builder.cache.staging import Owner
-from builder.cache.types import Active, Driver, SnapshotInfo
+from builder.cache.types import Active, Driver, Recipe, SnapshotInfo
 from builder.errors import BlobMissing, StoreFull
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 MAX_LAYERS = 400
 """A taller stack is flattened at its bottom: the kernel takes 500 lower directories, mount options fewer."""
 _KEEP_LAYERS = 64
-_COLUMNS = (
-    "id, parent, kind, chain_id, driver, created_ns, last_used_ns, uses, size, description, record_type"
-)
 
 
 class SnapshotStore:
@@ -52,6 +50,7 @@ class SnapshotStore:
         *,
         published: Callable[[str], None] | None = None,
         touched: Callable[[str, str], None] | None = None,
+        realise: Callable[[str], None] | None = None,
         max_layers: int = MAX_LAYERS,
     ) -> None:
         self._db = db
@@ -65,7 +64,7 @@ class SnapshotStore:
         self._touched = touched
         self._max_layers = max_layers
         self._snapshotter: Snapshotter | None = None
-        self._stacks = LayerStacks(db, self._fs)
+        self._stacks = LayerStacks(db, self._fs, realise)
 
     @property
     def driver(self) -> Driver:
@@ -101,8 +100,9 @@ class SnapshotStore:
         if info is None or info.kind != "active":
             raise snapshot_gone(snapshot_id)
         layers = self._stack(from_base36(info.parent)) if info.parent is not None else ()
-        userxattr = info.driver == "overlay" and self._engine().userxattr
-        return self._active(from_base36(info.id), info.parent, info.driver, userxattr, layers)
+        driver: Driver = "overlay" if info.driver == "overlay" else "native"
+        userxattr = driver == "overlay" and self._engine().userxattr
+        return self._active(from_base36(info.id), info.parent, driver, userxattr, layers)
 
     def commit(
         self,
@@ -120,7 +120,7 @@ class SnapshotStore:
             from builder.cache.overlay import OverlaySnapshotter
 
             OverlaySnapshotter().settle(self._path(number))
-        self._hold(active.id)
+        self.published(active.id)
         point("snapshot.settled")
         existing = self._freeze(number, chain_id, description, record_type)
         point("snapshot.committed")
@@ -150,23 +150,19 @@ class SnapshotStore:
     def get(self, snapshot_id: str) -> SnapshotInfo | None:
         """What is known about a snapshot."""
         row = self._db.one(
-            f"SELECT {_COLUMNS} FROM snapshots WHERE id=?",  # noqa: S608 (constant columns)
+            f"SELECT {COLUMNS} FROM snapshots WHERE id=?",  # noqa: S608 (constant columns)
             (from_base36(snapshot_id),),
         )
-        return None if row is None else _info(row)
+        return None if row is None else info_of(row)
 
     def by_chain(self, chain_id: ChainId) -> SnapshotInfo | None:
         """The committed snapshot that holds this stack of layers."""
-        row = self._db.one(
-            f"SELECT {_COLUMNS} FROM snapshots WHERE chain_id=? AND kind='committed'",  # noqa: S608
-            (str(chain_id),),
-        )
-        return None if row is None else _info(row)
+        return with_chain(self._db, chain_id)
 
     def list(self) -> tuple[SnapshotInfo, ...]:
         """Every snapshot, oldest first."""
-        rows = self._db.all(f"SELECT {_COLUMNS} FROM snapshots ORDER BY id")  # noqa: S608
-        return tuple(_info(row) for row in rows)
+        rows = self._db.all(f"SELECT {COLUMNS} FROM snapshots ORDER BY id")  # noqa: S608
+        return tuple(info_of(row) for row in rows)
 
     def touch(self, snapshot_id: str) -> None:
         """Note that it was used; written when the store is closed."""
@@ -178,12 +174,12 @@ class SnapshotStore:
         rows = self._db.all(
             "WITH RECURSIVE up(n, depth) AS (SELECT ?, 0 UNION ALL"  # noqa: S608
             " SELECT s.parent, depth + 1 FROM snapshots s JOIN up ON s.id = n WHERE s.parent IS NOT NULL)"
-            f" SELECT {_COLUMNS} FROM up JOIN snapshots ON id = n ORDER BY depth",
+            f" SELECT {COLUMNS} FROM up JOIN snapshots ON id = n ORDER BY depth",
             (from_base36(snapshot_id),),
         )
         if not rows:
             raise snapshot_gone(snapshot_id)
-        return tuple(_info(row) for row in rows)
+        return tuple(info_of(row) for row in rows)
 
     def layers(self, snapshot_id: str | None) -> tuple[Path, ...]:
         """The directories of the whole tree, topmost first, at most ``MAX_LAYERS``; () for the empty tree."""
@@ -199,7 +195,15 @@ class SnapshotStore:
         info = self.get(snapshot_id)
         if info is None:
             raise snapshot_gone(snapshot_id)
+        if info.driver == "lazy":
+            self.layers(snapshot_id)
         return Path(self._fs(from_base36(info.id))), self.layers(info.parent)
+
+    def recipe(self, snapshot_id: str) -> Recipe | None:
+        """What a lazy snapshot is made of; None for one that has its directory."""
+        info = self.get(snapshot_id)
+        lazy = info is not None and info.driver == "lazy"
+        return recipe_of(self._db, from_base36(snapshot_id)) if lazy else None
 
     def set_layer(
         self, snapshot_id: str, *, compression: str, diff_id: DiffId, descriptor: Descriptor
@@ -272,7 +276,8 @@ class SnapshotStore:
     def _fs(self, number: int) -> str:
         return f"{self._directory}/{base36(number)}/fs"
 
-    def _hold(self, snapshot_id: str) -> None:
+    def published(self, snapshot_id: str) -> None:
+        """Have this process's open holds name it; for who has the transaction that makes or finds it."""
         if self._published is not None:
             self._published(snapshot_id)
 
@@ -315,7 +320,7 @@ class SnapshotStore:
             if chain_id is not None:
                 row = tx.execute("SELECT id FROM snapshots WHERE chain_id=?", (str(chain_id),)).fetchone()
                 if row is not None:
-                    self._hold(base36(row[0]))  # nothing is pruned while this transaction lasts
+                    self.published(base36(row[0]))  # nothing is pruned while this transaction lasts
                     return int(row[0])
             changed = tx.execute(
                 "UPDATE snapshots SET kind='committed', owner=NULL, chain_id=?, boot=?, committed_mono_ns=?,"
@@ -381,13 +386,3 @@ class SnapshotStore:
             except BaseException:
                 self._drop(flat)
                 raise
-
-
-def _info(row: tuple[Any, ...]) -> SnapshotInfo:
-    return SnapshotInfo(
-        base36(row[0]),
-        None if row[1] is None else base36(row[1]),
-        row[2],
-        None if row[3] is None else ChainId(Digest.parse(row[3])),
-        *row[4:],
-    )

@@ -14,15 +14,19 @@ _REMEMBERED = 2000
 class LayerStacks:
     """Walks from a snapshot to the bottom, and remembers: committed trees never change."""
 
-    def __init__(self, db: Database, directory: Callable[[int], str]) -> None:
+    def __init__(
+        self, db: Database, directory: Callable[[int], str], realise: Callable[[str], None] | None = None
+    ) -> None:
         self._db = db
         self._directory = directory
+        self._realise = realise
         self._known: dict[int, tuple[str, ...]] = {}
 
     def walk(self, number: int) -> tuple[str, ...]:
         """The directories, topmost first. A native snapshot, or a flattened copy, is the bottom of its
-        tree.
+        tree. Lazy ones are made, from the bottom.
         """
+        lazy: list[int] = []
         walked: list[int] = []
         below: tuple[str, ...] = ()
         current: int | None = number
@@ -37,7 +41,14 @@ class LayerStacks:
                 below = (self._directory(row[2]),)
                 break
             walked.append(current)
+            if row[1] == "lazy":
+                lazy.append(current)
             current = None if row[1] == "native" else row[0]
+        if lazy:
+            for item in reversed(lazy):
+                if self._realise is not None:
+                    self._realise(base36(item))
+            return self.walk(number)
         for item in reversed(walked):
             below = (self._directory(item), *below)
             if len(self._known) >= _REMEMBERED:

@@ -24,7 +24,7 @@ from builder.cache.records import RecordStore
 from builder.cache.schema import VERSION
 from builder.cache.snapshots import SnapshotStore
 from builder.cache.staging import Owner, Staging
-from builder.errors import StoreError
+from builder.errors import StoreError, StoreFull
 
 if TYPE_CHECKING:
     from builder.cache.cachemounts import CacheMountStore
@@ -70,6 +70,7 @@ class Store:
             self._choose,
             published=self._holds.published_snapshot,
             touched=self._touch,
+            realise=self._realise,
         )
         self.records = RecordStore(db, touched=self._touch)
 
@@ -254,6 +255,11 @@ class Store:
             )
         return NativeSnapshotter()
 
+    def _realise(self, snapshot_id: str) -> None:
+        from builder.cache.lazy import realise
+
+        realise(self, snapshot_id)
+
     def _touch(self, kind: str, key: str) -> None:
         with self._touches_lock:
             self._touches[kind, key] = self._touches.get((kind, key), 0) + 1
@@ -270,10 +276,13 @@ class Store:
         now = time.time_ns()
         from builder.cache.touches import write_touches
 
-        with self.db.write() as tx:
-            write_touches(tx, touches, now)
-            if closing:
-                note_running(tx, boot_id())
+        try:
+            with self.db.write() as tx:
+                write_touches(tx, touches, now)
+                if closing:
+                    note_running(tx, boot_id())
+        except StoreFull:
+            pass  # who looks at a full disk gets to see it
 
     def _write_index_if_behind(self) -> None:
         """A batch left index.json for later."""

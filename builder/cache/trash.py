@@ -30,13 +30,15 @@ def trash_snapshots(tx: sqlite3.Connection, ids: Iterable[int]) -> None:
     pending = list(ids)
     while pending:
         snapshot = pending.pop()
-        row = tx.execute("SELECT flat FROM snapshots WHERE id=?", (snapshot,)).fetchone()
+        row = tx.execute("SELECT flat, driver FROM snapshots WHERE id=?", (snapshot,)).fetchone()
         if row is None:
             continue
         if row[0] is not None:
             pending.append(row[0])
         for (key,) in tx.execute("SELECT key FROM record_outputs WHERE snapshot=?", (snapshot,)).fetchall():
             forget_record(tx, key)
+        if row[1] == "lazy":
+            tx.execute("DELETE FROM lazy_snapshots WHERE snapshot=?", (snapshot,))
         tx.execute("DELETE FROM snapshot_layers WHERE snapshot=?", (snapshot,))
         tx.execute("DELETE FROM snapshots WHERE id=?", (snapshot,))
         tx.execute("INSERT OR IGNORE INTO trash(path) VALUES(?)", (snapshot_path(snapshot),))

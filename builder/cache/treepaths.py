@@ -14,10 +14,20 @@ from typing import Protocol
 
 from builder.errors import PathNotFound, PybuildError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.protocols import TreeSink
+
 MAX_LINKS = 255
-OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.", "user.pybuild.")
+_OF_OVERLAYFS = ("trusted.overlay.", "user.overlay.")
+OVERLAY_XATTRS = (*_OF_OVERLAYFS, "user.pybuild.")
 """Attributes with a meaning for us or the kernel, never part of a layer."""
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_XATTR = frozenset(
+    {errno.ENODATA, errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOVERFLOW}
+)
+"""EOVERFLOW: capabilities for a user namespace whose root user has no id in ours."""
+_GONE = frozenset({errno.ENODATA, errno.EOVERFLOW})
 _BAD_NAMES = frozenset({"", ".", ".."})
 
 
@@ -94,13 +104,22 @@ def split(path: str) -> tuple[str, str]:
     return parent, name
 
 
+def is_carried(name: str) -> bool:
+    """Whether a layer carries this extended attribute: file capabilities and the user's own (LAY-05)."""
+    return name == "security.capability" or name.startswith("user.")
+
+
 def read_xattrs(target: int | str, *, raw: bool = False) -> dict[str, bytes]:
-    """Extended attributes of an fd, or of a path whose last part is not followed, except overlayfs' own."""
+    """Extended attributes of an fd, or of a path whose last part is not followed, except overlayfs' own.
+
+    One that cannot be had is left out: it went meanwhile, its file system or our rights do not give it. Any
+    other failure raises if it is one that a layer would carry, for then it would be lost unseen.
+    """
     follow = isinstance(target, int)
     try:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError as error:
-        if error.errno in {errno.ENOTSUP, errno.EPERM, errno.EACCES}:
+        if error.errno in _NO_XATTR:
             return {}
         raise
     found: dict[str, bytes] = {}
@@ -110,9 +129,34 @@ def read_xattrs(target: int | str, *, raw: bool = False) -> dict[str, bytes]:
         try:
             found[name] = os.getxattr(target, name, follow_symlinks=follow)
         except OSError as error:
-            if error.errno not in {errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.EACCES}:
+            if error.errno not in _NO_XATTR and is_carried(name):
                 raise
     return found
+
+
+def copy_xattrs(source: int | str, target: int | str) -> None:
+    """Give ``target`` the extended attributes of ``source``, overlayfs' own left out.
+
+    One that cannot be copied (a security label that is not ours to set) is passed over unless a layer would
+    carry it. Raises OSError.
+    """
+    follow = isinstance(source, int)
+    try:
+        names = os.listxattr(source, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in _NO_XATTR:
+            return
+        raise
+    for name in names:
+        if name.startswith(_OF_OVERLAYFS):
+            continue
+        try:
+            os.setxattr(
+                target, name, os.getxattr(source, name, follow_symlinks=follow), follow_symlinks=follow
+            )
+        except OSError as error:
+            if error.errno not in _GONE and is_carried(name):
+                raise
 
 
 def by_fd(fd: int, name: str = "") -> str:
@@ -167,3 +211,26 @@ def walk_tree(
                 break
         else:
             stack.pop()
+
+
+def make_missing(
+    tree: TreeSink, path: str, mode: int, uid: int, gid: int, *, mtime_ns: int | None
+) -> tuple[str, ...]:
+    """Make a directory and its missing parents, all alike; gives what was made, outermost first."""
+    missing: list[str] = []
+    st = None
+    while path:
+        st = tree.lstat(path)
+        if st is not None:
+            break
+        missing.append(path)
+        path = split(path)[0]
+    if st is not None and not stat.S_ISDIR(st.st_mode):
+        raise TreeError(f'"/{path}": is not a directory', code="not-a-directory")
+    missing.reverse()
+    for inner in missing:
+        tree.mkdir(inner, mode, uid, gid)
+    if mtime_ns is not None:
+        for inner in reversed(missing):
+            tree.set_meta(inner, mtime_ns=mtime_ns)
+    return tuple(missing)

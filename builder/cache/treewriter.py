@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 
 from builder.cache import ownership
 from builder.cache.filedata import copy_data, remove_tree, write_all, write_pieces
-from builder.cache.tree import Stack, TreeError, View, by_fd, join, read_xattrs, split
+from builder.cache.tree import SourceTree, Stack, TreeError, View, by_fd, join, read_xattrs, split
+from builder.cache.treepaths import is_carried, make_missing
 from builder.cache.treeupper import Upper, times_kept
 from builder.errors import PathNotFound
 
@@ -62,20 +63,7 @@ class Writer(Upper):
         self, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0, *, mtime_ns: int | None = None
     ) -> tuple[str, ...]:
         """Make a directory and its missing parents, all alike; gives what was made, outermost first."""
-        missing: list[str] = []
-        while path and not self._dir(path):
-            missing.append(path)
-            path = split(path)[0]
-            self._tidy()
-        if missing and self.lstat(missing[-1]) is not None:
-            raise TreeError(f'"/{missing[-1]}": is not a directory', code="not-a-directory")
-        missing.reverse()
-        for inner in missing:
-            self.mkdir(inner, mode, uid, gid)
-        if mtime_ns is not None:
-            for inner in reversed(missing):
-                self.set_meta(inner, mtime_ns=mtime_ns)
-        return tuple(missing)
+        return make_missing(self, path, mode, uid, gid, mtime_ns=mtime_ns)
 
     def write_file(
         self,
@@ -102,6 +90,28 @@ class Writer(Upper):
             else:
                 write_pieces(fd, source)
             self._finish(fd, mode, uid, gid, xattrs, mtime_ns)
+        finally:
+            os.close(fd)
+
+    def copy_file(
+        self,
+        path: str,
+        source: SourceTree,
+        source_path: str,
+        source_stat: os.stat_result,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        mtime_ns: int | None = None,
+    ) -> None:
+        """Make a regular file with the content and the kept attributes of one of another tree."""
+        fd = source.open(source_path)
+        try:
+            xattrs = {name: value for name, value in read_xattrs(fd).items() if is_carried(name)}
+            self.write_file(
+                path, fd, mode, uid, gid, mtime_ns=mtime_ns, xattrs=xattrs, source_stat=source_stat
+            )
         finally:
             os.close(fd)
 

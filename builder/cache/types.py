@@ -14,26 +14,38 @@ if TYPE_CHECKING:
 
 Driver = Literal["overlay", "native"]
 Sharing = Literal["shared", "private", "locked"]
+RecipeKind = Literal["layer", "diff", "image"]
 OnWait = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
     """A file tree in the store (LCS-02). ``size`` is what it takes by itself, -1 while nobody has asked
-    yet.
+    yet. A ``lazy`` one has no directory yet.
     """
 
     id: str
     parent: str | None
     kind: Literal["active", "committed"]
     chain_id: ChainId | None
-    driver: Driver
+    driver: Driver | Literal["lazy"]
     created_ns: int
     last_used_ns: int
     uses: int
     size: int
     description: str
     record_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the layer of a lazy snapshot is: that of ``source`` (``layer``), what makes the tree of ``source``
+    out of the tree of ``lower`` (``diff``, None = the empty tree), or its own layer blob (``image``).
+    """
+
+    kind: RecipeKind
+    source: str | None = None
+    lower: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

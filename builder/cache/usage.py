@@ -21,6 +21,7 @@ from builder.oci.digest import Digest, chain_ids
 from builder.oci.manifest import MAX_DOCUMENT_BYTES, Manifest, parse_document
 
 if TYPE_CHECKING:
+    from builder.cache.db import Database
     from builder.cache.store import Store
 
 _MAX_NESTING = 4
@@ -54,7 +55,8 @@ class Kept:
     """Rows and what hangs together, at one moment."""
 
     rows: list[UsageRow] = field(default_factory=list)
-    parent: dict[int, int] = field(default_factory=dict)
+    parents: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """What a snapshot needs: what it stands on, and what a lazy one is made of."""
     children: dict[int, int] = field(default_factory=dict)
     layers: dict[int, set[str]] = field(default_factory=dict)
     layer_users: dict[str, int] = field(default_factory=dict)
@@ -75,7 +77,7 @@ class Measured:
     active: Mapping[int, int] = field(default_factory=dict)
     mounts: Mapping[str, int] = field(default_factory=dict)
     mirrors: tuple[Mirror, ...] = ()
-    logs: Logs | None = None
+    logs: tuple[Logs, ...] = ()
 
 
 def usage(store: Store) -> tuple[UsageRow, ...]:
@@ -91,7 +93,9 @@ def measure(store: Store) -> Measured:
     def size(number: int, record_type: str) -> int:
         return disk_usage(f"{store.root}/snapshots/{base36(number)}", linked=record_type != "internal")
 
-    rows = store.db.all("SELECT id, record_type FROM snapshots WHERE size<0 AND kind='committed'")
+    rows = store.db.all(
+        "SELECT id, record_type FROM snapshots WHERE size<0 AND kind='committed' AND driver<>'lazy'"
+    )
     sizes = [(size(*row), row[0]) for row in rows]
     if sizes:
         with store.db.write() as tx:
@@ -195,17 +199,20 @@ def _snapshots(
 ) -> None:
     rows = store.db.all(
         "SELECT id, parent, kind, chain_id, created_ns, last_used_ns, uses, size, description, record_type,"
-        " owner, flat FROM snapshots ORDER BY id"
+        " owner, flat, driver FROM snapshots ORDER BY id"
     )
+    sources = lazy_sources(store.db) if any(row[12] == "lazy" for row in rows) else {}
     flats = {row[11]: row[0] for row in rows if row[11] is not None}
     sizes = {row[0]: max(row[7], 0) for row in rows}
     for row in rows:
-        if row[1] is not None:
-            kept.parent[row[0]] = row[1]
-            kept.children[row[1]] = kept.children.get(row[1], 0) + 1
+        needed = dict.fromkeys(item for item in (row[1], *sources.get(row[0], ())) if item is not None)
+        if needed:
+            kept.parents[row[0]] = tuple(needed)
+        for item in needed:
+            kept.children[item] = kept.children.get(item, 0) + 1
     in_use = _with_parents(kept, [r[0] for r in rows if r[2] == "active" or r[0] in held_numbers], flats)
     shared = _with_parents(kept, [r[0] for r in rows if r[3] in image_chains], flats)
-    for number, parent, kind, _, created, used, uses, size, description, record_type, owner, flat in rows:
+    for number, _, kind, _, created, used, uses, size, description, record_type, owner, flat, _ in rows:
         if number in flats or (kind == "active" and owner is None):
             continue  # counted with what it is a copy of; a container's tree is the container's
         own = kept.layers.get(number, set()) - kept.image_blobs
@@ -220,7 +227,7 @@ def _snapshots(
             UsageRow(
                 snapshot_id,
                 "snapshot",
-                () if parent is None else (base36(parent),),
+                tuple(base36(item) for item in kept.parents.get(number, ())),
                 created,
                 used,
                 uses,
@@ -234,13 +241,20 @@ def _snapshots(
         )
 
 
+def lazy_sources(db: Database) -> dict[int, tuple[int, ...]]:
+    """What every lazy snapshot is made of, besides what it stands on."""
+    rows = db.all("SELECT snapshot, source, lower FROM lazy_snapshots")
+    return {row[0]: tuple(item for item in row[1:] if item is not None) for row in rows}
+
+
 def _with_parents(kept: Kept, numbers: Iterable[int], flats: dict[int, int]) -> set[int]:
     found: set[int] = set()
-    for number in numbers:
-        current: int | None = flats.get(number, number)
-        while current is not None and current not in found:
+    pending = [flats.get(number, number) for number in numbers]
+    while pending:
+        current = pending.pop()
+        if current not in found:
             found.add(current)
-            current = kept.parent.get(current)
+            pending += kept.parents.get(current, ())
     return found
 
 
@@ -319,11 +333,10 @@ def _others(store: Store, kept: Kept, around: Measured) -> None:
                 "source.git.checkout",
             )
         )
-    found = around.logs
-    if found is not None:
+    for found in around.logs:
         kept.rows.append(
             UsageRow(
-                "history",
+                "history-kept" if found.needed else "history",
                 "history",
                 (),
                 found.created_ns,
@@ -331,9 +344,9 @@ def _others(store: Store, kept: Kept, around: Measured) -> None:
                 found.count,
                 found.size,
                 True,
-                not found.removable,
+                found.needed,
                 False,
-                "logs of builds",
+                "logs of running and pinned builds" if found.needed else "logs of builds",
                 "internal",
             )
         )

@@ -54,9 +54,11 @@ if TYPE_CHECKING:
         VolumeRequest,
     )
     from builder.containers.usage import PortRow, Sample, cpu_percent, port, sample, top
-    from runtime.attach import Ended, Session, couple, parse_detach_keys
     from runtime.container import Streams
+    from runtime.coupling import Ended, couple
+    from runtime.detachkeys import parse_detach_keys
     from runtime.monitor_start import MonitorProcess
+    from runtime.session import Session
 
 _HOMES = {
     "builder.containers.changes": ("DiffRow", "diff", "export"),
@@ -77,9 +79,11 @@ _HOMES = {
         *("ExecRequest", "PortRequest", "VolumeRequest"),
     ),
     "builder.containers.usage": ("PortRow", "Sample", "cpu_percent", "port", "sample", "top"),
-    "runtime.attach": ("Ended", "Session", "couple", "parse_detach_keys"),
     "runtime.container": ("Streams",),
+    "runtime.coupling": ("Ended", "couple"),
+    "runtime.detachkeys": ("parse_detach_keys",),
     "runtime.monitor_start": ("MonitorProcess",),
+    "runtime.session": ("Session",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

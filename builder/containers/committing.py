@@ -13,7 +13,7 @@ from builder.cache.store import Store
 from builder.containers import document
 from builder.containers.changes import changes_of
 from builder.containers.lookup import find
-from builder.containers.trees import own_tree
+from builder.containers.trees import below_tree, own_tree
 from builder.containers.types import CommitRequest, Container
 from builder.oci.config import ImageConfig, Pairs
 from builder.oci.descriptor import Descriptor
@@ -69,10 +69,14 @@ def _base(store: Store, container: Container) -> Image:
 
 
 def _pack(store: Store, container: Container, compression: str) -> tuple[Any, Descriptor]:
+    from builder.cache.differ import root_change
     from builder.cache.pack import pack_changes
 
     with closing(own_tree(store, container)) as tree:
-        packed = pack_changes(store.blobs, changes_of(store, container), tree, compression=compression)
+        found = changes_of(store, container)
+        with below_tree(store, container) as below:
+            found = [*root_change(below, tree), *found]
+        packed = pack_changes(store.blobs, found, tree, compression=compression)
     return packed.diff_id, packed.descriptor
 
 

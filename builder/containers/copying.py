@@ -15,7 +15,7 @@ from builder.cache.treewriter import Writer
 from builder.containers import document
 from builder.containers.lookup import find
 from builder.containers.trees import live_tree
-from runtime import cp
+from runtime import cp, tarcopy
 from runtime.cp import CopyFailed, Ownership
 
 
@@ -52,7 +52,7 @@ def tar_out(store: Store, ref: str, source: str, out: IO[bytes], *, follow: bool
     container = find(store, ref)
     with _translated(), live_tree(store, container) as tree:
         _named(tree, source, container.name, follow=follow)
-        cp.write_tar(tree, source, out, follow=follow)
+        tarcopy.write_tar(tree, source, out, follow=follow)
     store.events.add("container", "copy", container.id, document.event_attributes(container.row))
 
 
@@ -60,7 +60,7 @@ def tar_in(store: Store, ref: str, stream: IO[bytes], target: str, *, archive: b
     """Unpack a tar stream into the directory ``target`` of the container; how many entries it had."""
     container = find(store, ref)
     with _translated(), live_tree(store, container) as tree:
-        done = cp.read_tar(stream, tree, target, Ownership(archive=archive))
+        done = tarcopy.read_tar(stream, tree, target, Ownership(archive=archive))
     store.events.add("container", "copy", container.id, document.event_attributes(container.row))
     return done
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,8 @@ def create(store: Store, request: CreateRequest) -> Container:
             data["ImageSnapshot"], data["InitSnapshot"] = snapshot, init
             data["OnExit"] = list(request.on_exit or settle_command(store.root, container_id))
             if request.starting:
-                data["Starter"] = astuple(process_ref(os.getpid()))
+                starter = process_ref(os.getpid())
+                data["Starter"] = (starter.pid, starter.start, starter.boot)
             spec = specs.base_spec(container_id, request, data, directory)
             engine.create(directory, spec, specs.options(request, data, image.config.stop_signal))
             row = _insert(store, request.name, container_id, image, active.id, data)

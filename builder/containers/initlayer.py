@@ -7,7 +7,6 @@ however they were used. One layer serves all containers of an image that need th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from contextlib import closing
 from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.cache.treewriter import Writer
+from builder.oci.digest import sha256_hex
 
 GENERATED = ("etc/hosts", "etc/resolv.conf", "etc/hostname")
 """Files that are made per container and bind-mounted."""
@@ -33,7 +33,7 @@ Stub = tuple[str, bool]
 def prepare(store: Store, hold: Hold, image_snapshot: str | None, mount_points: Iterable[Stub]) -> str:
     """The committed snapshot with every mount point, on top of ``image_snapshot``; held by ``hold``."""
     wanted = sorted({*mount_points})
-    key = hashlib.sha256(json.dumps([store.snapshots.driver, image_snapshot, wanted]).encode()).hexdigest()
+    key = sha256_hex(json.dumps([store.snapshots.driver, image_snapshot, wanted]).encode())
     known = store.doc(_DOC, key)
     if known is not None and hold.snapshot(known.decode()):
         return known.decode()

@@ -1,13 +1,14 @@
 """Running containers: start, attach, exec, stop, kill, pause, wait, rename, remove.
 
 Every function takes a container by reference and finds the truth on disk first. A session that comes back
-belongs to the caller, who couples it to a terminal (``runtime.attach.couple``) and, for an auto-remove
+belongs to the caller, who couples it to a terminal (``runtime.coupling.couple``) and, for an auto-remove
 container, calls ``finish`` with it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from builder.cache.store import Store
@@ -15,12 +16,12 @@ from builder.containers import document, names, networking, specs
 from builder.containers.lookup import find
 from builder.containers.types import Conflict, Container, ExecRequest
 from builder.errors import PybuildError, StoreBusy
-from runtime import attach as streams
 from runtime import capabilities, specfile, state
 from runtime import container as engine
 from runtime.container import Streams
 from runtime.errors import NoSuchContainer
 from runtime.monitor_start import MonitorProcess
+from runtime.session import Session
 from runtime.spec import ExecSpec
 
 _STOP_TIMEOUT_S = 10
@@ -34,7 +35,7 @@ def start(
     *,
     attach: Streams | None = None,
     monitor: MonitorProcess | None = None,
-) -> tuple[Container, streams.Session | None]:
+) -> tuple[Container, Session | None]:
     """Start a container (LIF-START-2, LIF-START-3); running already is fine, and ``attach`` then attaches.
 
     ``monitor`` may have been launched beforehand to save its start-up time. Warnings are in the returned
@@ -46,7 +47,7 @@ def start(
 
 def _start(
     store: Store, ref: str, attach: Streams | None, monitor: MonitorProcess | None
-) -> tuple[Container, streams.Session | None]:
+) -> tuple[Container, Session | None]:
     container = find(store, ref)
     if container.state.status == "paused":
         raise Conflict("Cannot start a paused container, try unpause instead.", code="container-paused")
@@ -60,7 +61,13 @@ def _start(
     monitor_options = replace(monitor_options, bridge=plan.bridge, network_mode=plan.mode, ports=plan.ports)
     specfile.write(container.directory, spec, monitor_options)
     try:
-        session = engine.start(container.directory, monitor=monitor, connect=plan.connect, attach=attach)
+        session = engine.start(
+            container.directory,
+            monitor=monitor,
+            connect=plan.connect,
+            attach=attach,
+            meanwhile=_load_the_end if attach is not None and attach.owner else None,
+        )
     except PybuildError as error:
         error.context = (*error.context, f"container {container.name} ({container.short_id})")
         raise
@@ -68,7 +75,15 @@ def _start(
     return replace(_again(store, container), warnings=plan.warnings), session
 
 
-def attach(store: Store, ref: str, *, stdin: bool = True) -> tuple[Container, streams.Session]:
+def _load_the_end() -> None:
+    """What a container in the foreground needs next is imported while its monitor is busy."""
+    from importlib import import_module
+
+    for name in ("builder.containers.settling", "builder.cache.trash", "runtime.coupling"):
+        import_module(name)
+
+
+def attach(store: Store, ref: str, *, stdin: bool = True) -> tuple[Container, Session]:
     """A session with a running container (IO-ATTACH-1)."""
     container = find(store, ref)
     if not container.state.running:
@@ -83,7 +98,7 @@ def attach(store: Store, ref: str, *, stdin: bool = True) -> tuple[Container, st
     return container, session
 
 
-def finish(store: Store, ref: str, session: streams.Session | None) -> None:
+def finish(store: Store, ref: str, session: Session | None) -> None:
     """Note the end of a container whose session was the owner's, and remove it if it is auto-remove
     (RUN-33).
     """
@@ -94,7 +109,7 @@ def finish(store: Store, ref: str, session: streams.Session | None) -> None:
         engine.removed(session)
 
 
-def execute(store: Store, ref: str, request: ExecRequest) -> tuple[str, streams.Session | None]:
+def execute(store: Store, ref: str, request: ExecRequest) -> tuple[str, Session | None]:
     """One more process in a running container: the exec id and, unless detached, a session (IO-EXEC-1)."""
     container = find(store, ref)
     if not container.state.running:
@@ -157,11 +172,11 @@ def stop(store: Store, ref: str, *, timeout_s: float | None = None, signal: str 
     return _again(store, container)
 
 
-def _note_end(store: Store, container: Container) -> None:
+def _note_end(store: Store, container: Container, *, removes: bool = True) -> None:
     """The helper of the monitor would do it, too; doing it here keeps the order of events."""
     from builder.containers.settling import settle
 
-    settle(store, container.id)
+    settle(store, container.id, removes=removes)
 
 
 def _again(store: Store, container: Container) -> Container:
@@ -268,7 +283,7 @@ def _remove(store: Store, ref: str, *, force: bool, volumes: bool) -> str:
                 code="container-running",
             )
         _end_by_force(container)
-        _note_end(store, container)
+        _note_end(store, container, removes=False)
     _delete(store, container, volumes=volumes)
     return container.name
 
@@ -302,20 +317,20 @@ def _remove_volumes(store: Store, container: Container) -> None:
             store.volumes.remove(name)
 
 
-def prune(store: Store) -> tuple[Container, ...]:
-    """Remove every container that is not running nor just being started; what was removed."""
+def prune(store: Store, chosen: Callable[[Container], bool] = lambda _: True) -> tuple[Container, ...]:
+    """Remove every ``chosen`` container that is not running nor just being started; what was removed."""
     from builder.containers.lookup import every
 
-    return tuple(container for container in every(store) if _prune(store, container))
+    return tuple(container for container in every(store) if _prune(store, container, chosen))
 
 
-def _prune(store: Store, container: Container) -> bool:
-    if container.state.running or _is_starting(container):
+def _prune(store: Store, container: Container, chosen: Callable[[Container], bool]) -> bool:
+    if container.state.running or _is_starting(container) or not chosen(container):
         return False
     try:
         with store.lock(f"start {container.id}", timeout_s=0):
             now = find(store, container.id)
-            if now.state.running:
+            if now.state.running or not chosen(now):
                 return False
             _delete(store, now, volumes=True)
     except (StoreBusy, NoSuchContainer):

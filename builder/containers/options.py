@@ -8,7 +8,6 @@ source absolute. Everything raises BadOption with the text that is wrong.
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import Literal, cast
 
@@ -289,6 +288,8 @@ def restart(text: str) -> RestartPolicy:
 
 def signal_number(text: str) -> int:
     """A signal by number, or by name with or without SIG (LIF-KILL-1)."""
+    import signal
+
     word = text.strip().upper()
     if word.isdigit() and 0 < int(word) < signal.NSIG:
         return int(word)

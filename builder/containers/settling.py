@@ -19,13 +19,15 @@ from runtime.errors import PybuildError
 _NOTED = "ended"
 
 
-def settle(store: Store, ref: str) -> None:
-    """Note the end of a container that has stopped; one that runs is left alone."""
+def settle(store: Store, ref: str, *, removes: bool = True) -> None:
+    """Note the end of a container that has stopped; one that runs is left alone. Who holds its lock and
+    removes it afterwards says ``removes=False``.
+    """
     try:
         container = find(store, ref)
     except PybuildError:
         return  # somebody else has removed it
-    _settle(store, container)
+    _settle(store, container, removes=removes)
 
 
 def settle_all(store: Store) -> None:
@@ -36,7 +38,7 @@ def settle_all(store: Store) -> None:
             _settle(store, container)
 
 
-def _settle(store: Store, container: Container) -> None:
+def _settle(store: Store, container: Container, *, removes: bool = True) -> None:
     if container.state.status not in ("exited", "restarting"):
         return
     if _claim(container):
@@ -45,7 +47,7 @@ def _settle(store: Store, container: Container) -> None:
         if found.oom_killed:
             store.events.add("container", "oom", container.id, attributes)
         store.events.add("container", "die", container.id, attributes)
-    if container.data["HostConfig"]["AutoRemove"] and container.state.status == "exited":
+    if removes and container.data["HostConfig"]["AutoRemove"] and container.state.status == "exited":
         from builder.containers.lifecycle import remove
 
         try:
@@ -62,9 +64,9 @@ def _claim(container: Container) -> bool:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError:
         return False
-    for old in container.directory.glob(f"{_NOTED}-*"):
-        if old != path:
-            old.unlink(missing_ok=True)
+    for name in os.listdir(container.directory):
+        if name.startswith(f"{_NOTED}-") and name != path.name:
+            (container.directory / name).unlink(missing_ok=True)
     return True
 
 

@@ -173,7 +173,7 @@ def _wants_every_group(request: CreateRequest) -> bool:
     Moving a process into such a group costs tens of milliseconds in the kernel. Where version 2 is mounted
     beside version 1 a container in the foreground does without: it can be paused and listed all the same.
     """
-    from runtime.cgroups import layout
+    from runtime.hierarchies import layout
 
     place = layout()
     foreground = request.attach_stdin or request.attach_stdout or request.attach_stderr

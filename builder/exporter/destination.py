@@ -40,7 +40,7 @@ def opened(dest: str, what: str, stdout: BinaryIO | None) -> Iterator[BinaryIO]:
         with _replacing(path, found) as out:
             yield out
     except OSError as error:
-        raise ExportError(f"cannot write {dest}: {error.strerror or error}", hint=_hint(error)) from error
+        raise ExportError(f"cannot write {dest}: {error.strerror or error}", hint=hint(error)) from error
 
 
 @contextmanager
@@ -76,7 +76,8 @@ def _replacing(path: Path, found: os.stat_result | None) -> Iterator[BinaryIO]:
         raise
 
 
-def _hint(error: OSError) -> str | None:
+def hint(error: OSError) -> str | None:
+    """What to try, where that can be told."""
     import errno
 
     return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None

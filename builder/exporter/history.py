@@ -20,12 +20,16 @@ def normalize(
     epoch: int | None = None,
     base_history: int = 0,
 ) -> tuple[History, ...]:
-    """``history`` with exactly one non-empty entry per layer and a time in every entry.
+    """``history`` with exactly one non-empty entry per layer and a time in every new entry.
 
-    Entries from ``base_history`` on are new: their times are at most ``epoch`` (seconds) when that is given.
+    Entries from ``base_history`` on are new: their times are at most ``epoch`` (seconds) when that is given,
+    and ``now`` where no layer has one.
     """
     fitted = _with_times_of_layers(_fit(list(history), layers, now), layers, now)
-    filled = _fill(fitted)
+    filled = [
+        replace(entry, created=now) if entry.created is None and index >= base_history else entry
+        for index, entry in enumerate(_fill(fitted))
+    ]
     if epoch is None:
         return tuple(filled)
     limit = epoch * 1_000_000_000

@@ -15,6 +15,7 @@ from builder.cache.store import Store
 from builder.cache.tree import View, join
 from builder.cache.treewriter import Writer
 from builder.errors import ExportError
+from builder.exporter.destination import hint
 from builder.exporter.tarout import Out
 from builder.oci.platform import Platform
 
@@ -69,8 +70,16 @@ def write_local(
                 copier.remove_others()
             copier.finish()
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else dest
-        raise ExportError(f"cannot write {where}: {error.strerror}") from error
+        raise ExportError(
+            f"cannot write {_where(dest, error)}: {error.strerror}", hint=hint(error)
+        ) from error
+
+
+def _where(dest: Path, error: OSError) -> str:
+    """The place of an error: a name in ``dest`` is all that calls relative to a descriptor tell."""
+    if not isinstance(error.filename, str):
+        return str(dest)
+    return error.filename if error.filename.startswith("/") else f"{error.filename!r} in {dest}"
 
 
 class _Copier:
@@ -142,7 +151,10 @@ class _Copier:
         """Remove what no tree has (EXL-02)."""
         extra = [path for path, _ in self._strangers()]
         for path in extra:
-            self._writer.remove(path)
+            try:
+                self._writer.remove(path)
+            except OSError as error:
+                raise ExportError(f"cannot remove {path} from the directory: {error.strerror}") from error
 
     def _strangers(self) -> Iterator[tuple[str, os.stat_result]]:
         for path, st in self._writer.walk(enter=lambda path: path in self._owners):

@@ -19,6 +19,7 @@ Kind = Literal["image", "oci", "docker", "local", "tar", "cacheonly"]
 AnnotationTarget = Literal["manifest", "manifest-descriptor", "index", "index-descriptor"]
 _ALIASES = {"registry": "image", "cacheonly": "cacheonly"}
 _COMPRESSIONS = ("uncompressed", "gzip", "zstd", "estargz")
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([^\]]*)\])?\.(.+)\Z", re.DOTALL)
 
 
@@ -128,7 +129,7 @@ def _with_attr(spec: OutputSpec, key: str, value: str) -> OutputSpec:
         case "compression-level":
             return replace(spec, compression_level=_integer(key, value))
         case "source-date-epoch":
-            return replace(spec, epoch=_integer(key, value) if value else None)
+            return replace(spec, epoch=_epoch(key, value) if value else None)
         case "attestation-prefix":
             if "/" in value:
                 raise UsageError(
@@ -182,6 +183,16 @@ _BOOLEANS = {
     "prefer-nondist-layers": "prefer_nondist",
     "buildkit-layers": "buildkit_layers",
 }
+
+
+ATTRIBUTES = frozenset(
+    {
+        *_BOOLEANS,
+        *("type", "dest", "name", "mode", "compression", "compression-level", "source-date-epoch"),
+        *("dangling-name-prefix", "danging-name-prefix", "attestation-prefix", "compatibility-version"),
+    }
+)
+"""The names of all attributes, besides ``annotation*``."""
 
 
 def _checked(spec: OutputSpec, *, explicit_types: bool) -> OutputSpec:
@@ -252,6 +263,14 @@ def _integer(key: str, value: str) -> int:
     if re.fullmatch(r"[+-]?[0-9]{1,18}", value) is None:
         raise UsageError(f"invalid value {value!r} for {key}", hint="want a whole number")
     return int(value)
+
+
+def _epoch(key: str, value: str) -> int:
+    """Seconds that a date of four digits for the year can hold, as configs want it."""
+    found = _integer(key, value)
+    if not _FIRST_SECOND <= found <= _LAST_SECOND:
+        raise UsageError(f"invalid value {value!r} for {key}", hint="want seconds of the years 1 to 9999")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

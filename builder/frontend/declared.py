@@ -13,13 +13,34 @@ def undeclared_hint(table: StageTable, name: str, span: Span, stage: Stage) -> s
     """Why a stage does not know a variable at ``span``, "" when nothing declares it."""
     late = _line(stage.instructions, name, after=span.end)
     if late:
-        return f"ARG {name} is declared later, on line {late}: move it up"
+        return _late(name, late)
     line = _line(table.global_args, name)
     if line:
         return f"ARG {name} on line {line} is for FROM only: declare it again in this stage, with ARG {name}"
     if name in PLATFORM_ARGS:
         return f"declare it in this stage, with ARG {name}"
+    for other in table.stages:
+        line = _line(other.instructions, name)
+        if line:
+            return (
+                f"ARG {name} on line {line} is of another stage: declare it in this one, too, with ARG {name}"
+            )
     return ""
+
+
+def late_global_hint(table: StageTable, name: str, span: Span) -> str:
+    """Why the default of a global ARG, at ``span``, does not know a variable; "" = nothing declares it."""
+    line = _line(table.global_args, name, after=span.end)
+    return _late(name, line) if line else ""
+
+
+def no_value_hint(name: str) -> str:
+    """What is to be done about an ARG that is declared and has no value."""
+    return f"ARG {name} has no value: give it a default, or build with --build-arg {name}=…"
+
+
+def _late(name: str, line: int) -> str:
+    return f"ARG {name} is declared on line {line}, after its use: move it up"
 
 
 def undeclared_in_from_hint(table: StageTable, name: str) -> str:

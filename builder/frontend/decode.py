@@ -6,7 +6,7 @@ Nothing is expanded yet, so whatever depends on a variable's value is checked la
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from builder.frontend.devices import parse_device
 from builder.frontend.durations import parse_duration
@@ -142,19 +142,32 @@ def _add(node: Node, at: Origin, flags: Flags) -> Add:
 def _sources(node: Node) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     """Source paths, here-documents and the destination of COPY and ADD."""
     name = node.name.upper()
-    if len(node.args) < 2:
+    bodies = {heredoc.word: heredoc for heredoc in node.heredocs}
+    args = node.args if node.form == "json" else _whole(node.args, bodies)
+    if len(args) < 2:
         raise SyntaxProblem(
             f"{name} requires at least two arguments, but only one was provided. "
             "Destination could not be determined"
         )
-    bodies = {heredoc.word: heredoc for heredoc in node.heredocs}
-    *sources, dest = node.args
+    *sources, dest = args
     if dest in bodies or (node.form != "json" and bodies and parse_heredoc(dest)):
         raise SyntaxProblem(f"{name} cannot accept a heredoc as a destination")
     if not bodies or node.form == "json":
         return tuple(sources), (), dest
     paths = tuple(source for source in sources if source not in bodies)
     return paths, tuple(bodies[source] for source in sources if source in bodies), dest
+
+
+def _whole(args: tuple[str, ...], bodies: Iterable[str]) -> tuple[str, ...]:
+    """Arguments with the words of here-documents in one piece: ``<<"a b"`` is one word (HDC-01)."""
+    found = list(args)
+    for word in bodies:
+        parts = word.split()
+        for start in range(len(found) - len(parts) + 1 if len(parts) > 1 else 0):
+            if found[start : start + len(parts)] == parts:
+                found[start : start + len(parts)] = [word]
+                break
+    return tuple(found)
 
 
 def _command(node: Node) -> Command:
@@ -274,21 +287,22 @@ def _healthcheck(node: Node, at: Origin, flags: Flags) -> Healthcheck:
     test = ("CMD", *node.args) if node.form == "json" else ("CMD-SHELL", *node.args)
     check = HealthCheck(
         test=test,
-        interval_ns=_interval(flags.text("interval")),
-        timeout_ns=_interval(flags.text("timeout")),
-        start_period_ns=_interval(flags.text("start-period")),
-        start_interval_ns=_interval(flags.text("start-interval")),
+        interval_ns=_interval(flags, "interval"),
+        timeout_ns=_interval(flags, "timeout"),
+        start_period_ns=_interval(flags, "start-period"),
+        start_interval_ns=_interval(flags, "start-interval"),
         retries=_retries(flags.text("retries")),
     )
     return Healthcheck(at, check)
 
 
-def _interval(text: str) -> int:
+def _interval(flags: Flags, name: str) -> int:
+    text = flags.text(name)
     if not text:
         return 0
     value = parse_duration(text)
     if value != 0 and value < 1_000_000:
-        raise SyntaxProblem(f'Interval "{text}" cannot be less than 1ms')
+        raise SyntaxProblem(f'Interval "{name}" cannot be less than 1ms', hint=f"--{name} is {text[:80]}")
     return value
 
 

@@ -16,7 +16,8 @@ class DockerfileError(PybuildError):
     """A Dockerfile, or an option for building it, is wrong.
 
     ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point
-    into, set by whoever holds it. ``warnings`` are the lint findings made before it.
+    into, set by whoever holds it. ``warnings`` are the lint findings made before it; ``parsed`` says that the
+    file could be read.
     """
 
     code = "dockerfile-error"
@@ -35,6 +36,7 @@ class DockerfileError(PybuildError):
         self.spans = spans
         self.source = source
         self.warnings: tuple[LintWarning, ...] = ()
+        self.parsed = False
 
     @property
     def span(self) -> Span | None:

@@ -14,6 +14,7 @@ from builder.frontend.source import SourceFile
 
 BLANKS = " \t\v\f\r"
 DIRECTIVES = ("syntax", "escape", "check")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Heredoc(NamedTuple):
@@ -143,7 +144,12 @@ class _Scanner:
         comments, self.comments = tuple(self.comments), []
         if "\0" in text:
             span = self.source.span(number + 1, self.next)
-            raise SyntaxProblem("a Dockerfile cannot hold NUL bytes", spans=(span,), source=self.source)
+            raise SyntaxProblem(
+                "a Dockerfile cannot hold NUL bytes",
+                spans=(span,),
+                source=self.source,
+                hint="the file is UTF-16: save it as UTF-8" if self.source.data[:2] in _UTF_16 else None,
+            )
         heredocs = self._heredocs(text, number + 1) if "<<" in text else ()
         self.lines.append(LogicalLine(text, number + 1, self.next, comments, heredocs))
 
@@ -190,11 +196,14 @@ class _Scanner:
                 content = "".join(part + "\n" for part in self.raw[start : self.next - 1])
                 return heredoc._replace(content=content)
         span = self.source.span(first, first)
+        unclosed = heredoc.name[0] in "\"'" and "\\" not in heredoc.word
         raise SyntaxProblem(
             f"dockerfile parse error on line {first}: unterminated heredoc",
             spans=(span,),
             source=self.source,
-            hint=f"no line says {heredoc.name!r} alone",
+            hint=f"the quote in <<{heredoc.name[:80]} is not closed"
+            if unclosed
+            else f"no line says {heredoc.name!r} alone",
         )
 
 

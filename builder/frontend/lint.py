@@ -124,8 +124,12 @@ class Linter:
     def report(self, name: str, span: Span, message: str, hint: str = "") -> None:
         """Add a finding of rule ``name``."""
         rule = RULES[name]
+        reports = self.config.reports(rule)
         local = self._local.get(span.start)
-        if self.config.reports(rule) and (local is None or local.reports(rule._replace(experimental=False))):
+        if local is not None:  # LNT-05
+            reports = reports or (rule.experimental and local.reports(rule))
+            reports = reports and local.reports(rule._replace(experimental=False))
+        if reports:
             self._found[LintWarning(name, message, span, hint)] = None
 
     def undefined_variable(self, name: str, known: Iterable[str], span: Span, hint: str = "") -> None:

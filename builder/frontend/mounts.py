@@ -80,7 +80,7 @@ def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
         if value is None and key not in _SWITCHES:
             raise BadFlag(f"invalid field '{typed}' must be a key=value pair")
         given[key] = value
-    kind = (given.get("type") or "bind").lower()
+    kind = (given.get("type", "bind") or "").lower()
     if kind not in TYPES:
         raise BadFlag(f'unsupported mount type "{kind}"{suggestion(kind, TYPES)}')
     _check_keys(kind, given)
@@ -92,7 +92,7 @@ def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
         readonly=_readonly(kind, given),
         required=_switch("required", given) if "required" in given else False,
         id=given.get("id") or "",
-        sharing=(given.get("sharing") or "").lower(),
+        sharing=_sharing(given),
         size_bytes=_size(given.get("size")),
         mode=_number("mode", given, 8),
         uid=_number("uid", given, 10),
@@ -169,6 +169,13 @@ def _check_keys(kind: str, given: dict[str, str | None]) -> None:
             raise BadFlag(f'{key} not allowed for "{kind}" type mounts')
 
 
+def _sharing(given: dict[str, str | None]) -> str:
+    value = (given.get("sharing") or "").lower()
+    if "sharing" in given and value not in SHARINGS:
+        raise BadFlag(f'unsupported sharing value "{value}"{suggestion(value, SHARINGS)}')
+    return value
+
+
 def _readonly(kind: str, given: dict[str, str | None]) -> bool:
     """MNT-03; the later of ``ro`` and ``rw`` wins."""
     readonly = kind in ("bind", "secret", "ssh")
@@ -240,6 +247,4 @@ def _check_types(spec: MountSpec) -> MountSpec:
         raise BadFlag("ssh does not support source")
     if spec.sharing and kind != "cache":
         raise BadFlag(f"invalid cache sharing set for {kind} mount")
-    if spec.sharing and spec.sharing not in SHARINGS:
-        raise BadFlag(f'unsupported sharing value "{spec.sharing}"{suggestion(spec.sharing, SHARINGS)}')
     return spec

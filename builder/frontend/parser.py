@@ -95,7 +95,7 @@ def parse_nodes(data: bytes, filename: str = "Dockerfile") -> Nodes:
     try:
         found = scan(source)
         for line in found.lines:
-            _check_name(source, line.text, line)
+            _check_name(source, line)
         return Nodes(_parse_lines(source, found), found.directives, found.empty_continuations)
     except SyntaxProblem:
         check_syntax(source)  # a file for another frontend need not be a Dockerfile
@@ -128,20 +128,38 @@ def parse_line(text: str, escape: str) -> Nodes:
         raise problem from error
     if len(found.lines) != 1:
         raise problem
-    _check_name(source, found.lines[0].text, found.lines[0])
+    _check_name(source, found.lines[0])
     return Nodes(_parse_lines(source, found._replace(directives=(("escape", escape, 0),))))
 
 
-def _check_name(source: SourceFile, text: str, line: LogicalLine) -> None:
-    word = text.split(None, 1)[0]
-    if word.lower() in INSTRUCTION_NAMES:
-        return
-    hint = suggestion(word, (name.upper() for name in INSTRUCTION_NAMES))
-    raise UnknownInstruction(
-        f"dockerfile parse error on line {line.first}: unknown instruction: {word[:80]}{hint}",
+def _check_name(source: SourceFile, line: LogicalLine) -> None:
+    word = line.text.translate(_BLANK_TO_SPACE).partition(" ")[0]
+    if word.lower() not in INSTRUCTION_NAMES:
+        raise _unknown(source, word, line)
+
+
+def _unknown(source: SourceFile, word: str, line: LogicalLine) -> UnknownInstruction:
+    meant = suggestion(word, (name.upper() for name in INSTRUCTION_NAMES))
+    return UnknownInstruction(
+        f"dockerfile parse error on line {line.first}: unknown instruction: {word[:80]}{meant}",
         spans=(source.span(line.first, line.last),),
         source=source,
+        hint=_unseen(word),
     )
+
+
+def _unseen(word: str) -> str | None:
+    """A hint about a character that looks like a blank or like nothing, as copied from a web page."""
+    for char in word:
+        if (
+            not char.isascii()
+            and (char.isspace() or not char.isprintable())
+            and not "\ud800" <= char <= "\udfff"
+        ):
+            from unicodedata import name
+
+            return f"the word holds U+{ord(char):04X} ({name(char, 'unnamed')}): type it again"
+    return None
 
 
 @cache
@@ -180,15 +198,12 @@ def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
 
 def _translate(source: SourceFile, line: LogicalLine) -> SyntaxProblem:
     """The grammar takes any arguments, so only a trigger's instruction can be missing or unknown."""
-    words = [word for word in line.text.split() if not word.startswith("--")]
+    words = [word for word in line.text.translate(_BLANK_TO_SPACE).split(" ") if word[:2] not in ("", "--")]
     depth = next((i for i, word in enumerate(words) if word.lower() != "onbuild"), len(words))
-    spans = (source.span(line.first, line.last),)
-    where = f"dockerfile parse error on line {line.first}: "
     if depth == len(words):
-        return SyntaxProblem(f"{where}ONBUILD requires at least one argument", spans=spans, source=source)
-    hint = suggestion(words[depth], (name.upper() for name in INSTRUCTION_NAMES))
-    message = f"{where}unknown instruction: {words[depth][:80]}{hint}"
-    return UnknownInstruction(message, spans=spans, source=source)
+        message = f"dockerfile parse error on line {line.first}: ONBUILD requires at least one argument"
+        return SyntaxProblem(message, spans=(source.span(line.first, line.last),), source=source)
+    return _unknown(source, words[depth], line)
 
 
 def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from builder.frontend.errors import BadOption, suggestion
 from builder.frontend.lines import DIRECTIVES
@@ -12,6 +13,15 @@ CAPABILITIES = tuple(
     f"moby.buildkit.frontend.{name}" for name in ("inputs", "subrequests", "contexts", "gitquerystring")
 )
 """What the frontend that is built in can do, by the names that others know (FWD-03)."""
+
+BUILT_IN = ("", "dockerfile.v0", "gateway.v0")
+"""Names of the frontend that is no image."""
+
+
+def requested(source: SourceFile, build_args: Mapping[str, str]) -> tuple[str, int]:
+    """The frontend that a build asks for (ARG-12, DIR-05), "" for none, and the line that does; 0 = none."""
+    given = build_args.get("BUILDKIT_SYNTAX")
+    return (given, 0) if given else _syntax(source.data) or ("", 0)
 
 
 def detect_syntax(data: bytes) -> str | None:
@@ -59,20 +69,26 @@ def _syntax(data: bytes) -> tuple[str, int] | None:
     return None
 
 
+def is_ours(ref: str) -> bool:
+    """Whether a reference names the Dockerfile frontend, in any version and from any registry."""
+    return ref in BUILT_IN or _repository(ref) in ("docker/dockerfile", "docker/dockerfile-upstream")
+
+
+def _repository(ref: str) -> str:
+    """The last two elements of a reference's name."""
+    head, _, last = ref.partition("@")[0].rpartition("/")
+    return f"{head.rpartition('/')[2]}/{last.partition(':')[0]}"
+
+
 def check_frontend(cmdline: str) -> None:
     """Accept the Dockerfile frontend in any version, which is this one; raises BadOption for another."""
     ref = cmdline.split(None, 1)[0] if cmdline.strip() else ""
-    if ref in ("", "dockerfile.v0", "gateway.v0"):
-        return
-    name = ref.partition("@")[0]
-    head, _, last = name.rpartition("/")
-    repository = f"{head.rpartition('/')[2]}/{last.partition(':')[0]}"
-    if repository not in ("docker/dockerfile", "docker/dockerfile-upstream"):
+    if not is_ours(ref):
         raise BadOption(
             f"frontend {ref} is not supported",
             context=("the frontend is part of this builder and reads Dockerfiles; other images are not run",),
             code="unsupported-frontend",
-            hint=_other_frontend_hint(repository),
+            hint=_other_frontend_hint(_repository(ref)),
         )
 
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 
 from builder.cache.store import Store
+from builder.cache.unpack import SIZE_DOC
 from builder.images.select import PlatformManifest
-from builder.images.unpacking import SIZE_DOC
 from builder.oci.descriptor import Descriptor, layer_compression
 from builder.oci.digest import DiffId
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from builder.cache.estargz import SIZE_ANNOTATION, TOC_ANNOTATION
-from builder.cache.extract import apply
 from builder.cache.holds import Hold
+from builder.cache.lazy import add
 from builder.cache.store import Store
-from builder.cache.treewriter import Writer
-from builder.cache.types import Active, SnapshotInfo, StoredImage
-from builder.errors import BlobMissing, DigestMismatch, PybuildError
+from builder.cache.types import Recipe, SnapshotInfo, StoredImage
+from builder.cache.unpack import apply_layer
+from builder.errors import BlobMissing
 from builder.exporter.steps import Steps
 from builder.images.select import platform_manifest
 from builder.oci.descriptor import Descriptor, layer_compression
@@ -18,7 +18,6 @@ from builder.oci.digest import ChainId, DiffId, chain_ids
 from builder.oci.platform import Platform
 from builder.solver.progress import OnEvent
 
-SIZE_DOC = "layer-size"
 _KEPT = (TOC_ANNOTATION, SIZE_ANNOTATION)
 """Annotations of a layer that hold for its blob wherever it goes (CMPR-01)."""
 
@@ -53,7 +52,7 @@ def unpack_layers(
 ) -> str | None:
     """The same for layers (lowest first) whose diff ids are known."""
     chains = chain_ids(tuple(diff_ids))
-    known, done = _topmost(store, chains, hold)
+    known, done = _topmost(store, chains, hold, lazy=False)
     steps = Steps(on_event, vertex)
     parent = known
     for index in range(done):
@@ -63,11 +62,28 @@ def unpack_layers(
     return parent
 
 
-def _topmost(store: Store, chains: Sequence[ChainId], hold: Hold) -> tuple[str | None, int]:
-    """The highest stack that is unpacked already, and how many layers it has."""
+def promise_layers(
+    store: Store, layers: Sequence[Descriptor], diff_ids: Sequence[DiffId], hold: Hold
+) -> str | None:
+    """A snapshot of these layers that is unpacked when somebody mounts it (SLV-09); their blobs are here."""
+    chains = chain_ids(tuple(diff_ids))
+    parent, done = _topmost(store, chains, hold, lazy=True)
+    for index in range(done):
+        _remember_layer(store, chains[index], diff_ids[index], layers[index])
+    for index in range(done, len(chains)):
+        description = f"layer {layers[index].digest}"
+        with store.db.write():
+            parent = add(store, parent, Recipe("image"), description=description, chain_id=chains[index])
+            _set_layer(store, parent, diff_ids[index], layers[index])
+        hold.snapshot(parent)
+    return parent
+
+
+def _topmost(store: Store, chains: Sequence[ChainId], hold: Hold, *, lazy: bool) -> tuple[str | None, int]:
+    """The highest stack that is unpacked already (or ``lazy``), and how many layers it has."""
     for count in range(len(chains), 0, -1):
         info = store.snapshots.by_chain(chains[count - 1])
-        if info is not None and hold.snapshot(info.id):
+        if info is not None and (lazy or info.driver != "lazy") and hold.snapshot(info.id):
             store.snapshots.touch(info.id)
             return info.id, count
     return None, 0
@@ -85,6 +101,9 @@ def _unpack_one(
     with store.lock(f"unpack {chain}"):
         info = store.snapshots.by_chain(chain)  # another process may have done it while we waited
         if info is not None and hold.snapshot(info.id):
+            if info.driver == "lazy":
+                with steps.step(f"extracting {layer.digest}", layer.size):
+                    store.snapshots.layers(info.id)
             return info.id
         if not store.blobs.has(layer.digest):
             raise BlobMissing(f"layer {layer.digest} is not in the store", hint="pull the image again")
@@ -125,25 +144,8 @@ def _applied(
 ) -> SnapshotInfo:
     active = store.snapshots.prepare(parent, description=f"pulled from {layer.digest}")
     try:
-        size = _apply(store, active, layer, diff_id)
-        info = store.snapshots.commit(active, chain_id=chain, description=f"layer {layer.digest}")
+        apply_layer(store, active, layer, diff_id)
+        return store.snapshots.commit(active, chain_id=chain, description=f"layer {layer.digest}")
     except BaseException:
         store.snapshots.discard(active)
         raise
-    store.put_doc(SIZE_DOC, str(diff_id), str(size).encode())
-    return info
-
-
-def _apply(store: Store, active: Active, layer: Descriptor, diff_id: DiffId) -> int:
-    writer = Writer(active.upper, active.lowers, userxattr=active.userxattr)
-    with store.blobs.open(layer.digest) as blob, writer:
-        try:
-            result = apply(blob, writer)
-        except PybuildError as error:
-            error.context = (*error.context, f"while unpacking layer {layer.digest}")
-            raise
-    if result.diff_id != diff_id:
-        raise DigestMismatch(
-            f"layer {layer.digest} unpacks to {result.diff_id}, but the image config says {diff_id}"
-        )
-    return result.size

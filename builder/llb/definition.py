@@ -60,12 +60,13 @@ class VertexMeta:
     """What people see and options that are not part of identity (DIG-03).
 
     ``fallback`` is shown when there is no ``name`` and the op alone does not give one; ``description`` holds
-    what others say of the vertex.
+    what others say of the vertex; ``arguments`` are the variables of its environment that ARG sets.
     """
 
     name: str = ""
     fallback: str = ""
     command: str = ""
+    arguments: tuple[str, ...] = ()
     description: Pairs = ()
     ignore_cache: bool = False
     export_cache: bool = True

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from dataclasses import dataclass
 from typing import NewType
 
 from builder.errors import InvalidValue
 
+try:
+    from _sha2 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]
+except ImportError:
+    try:
+        from _sha256 import sha256 as _sha256  # type: ignore[import-not-found,unused-ignore]  # before 3.12
+    except ImportError:  # an interpreter built without hashes of its own
+        from hashlib import sha256 as _sha256
+
 _HEX_LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
+
+
+_SHORT = 64 << 10
+
+
+def sha256_hex(data: bytes) -> str:
+    """The SHA-256 of bytes in memory. For a few of them it is not worth 2 ms to load OpenSSL (hashlib)."""
+    if len(data) <= _SHORT and "hashlib" not in sys.modules:
+        return str(_sha256(data).hexdigest())
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +61,7 @@ class Digest:
     @classmethod
     def of(cls, data: bytes) -> Digest:
         """The sha256 digest of ``data``."""
-        return cls("sha256", hashlib.sha256(data).hexdigest())
+        return cls("sha256", sha256_hex(data))
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"

@@ -24,16 +24,7 @@ _NOTHING = Content.of(b"")
 
 
 def importer(spec: CacheSpec, access: Access) -> NamedCache:
-    """Raises UsageError."""
-    return _cache(spec, access)
-
-
-def exporter(spec: CacheSpec, access: Access) -> NamedCache:
-    """Raises UsageError."""
-    return _cache(spec, access)
-
-
-def _cache(spec: CacheSpec, access: Access) -> NamedCache:
+    """The cache to read from and to write to. Raises UsageError."""
     text = spec.attr("account_url")
     if not text:
         raise UsageError(
@@ -65,6 +56,9 @@ def _cache(spec: CacheSpec, access: Access) -> NamedCache:
         documents=names,
         mounts=spec.on("mounts", default=True),
     )
+
+
+exporter = importer
 
 
 def _joined(*parts: str) -> str:

@@ -17,6 +17,7 @@ writes, serialises calls for one blob, and may call from several threads. Failur
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, BinaryIO, Protocol
@@ -80,6 +81,12 @@ class CacheExporter(Protocol):
 
     def put(self, blob: Descriptor, opener: Callable[[], BinaryIO], on_bytes: OnBytes) -> None:
         """Bring a blob there."""
+        ...
+
+    def turn(self) -> AbstractContextManager[bool]:
+        """One export after another, around the last ``load`` and ``publish``: True where others are kept
+        out meanwhile, False where they cannot be.
+        """
         ...
 
     def publish(self, config: CacheConfig, say: Say) -> Descriptor | None:

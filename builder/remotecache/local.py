@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from builder.cache.cacheconfig import CacheConfig
+from builder.cancelling import pause
 from builder.errors import DigestMismatch, ExportError, InvalidValue, NoSuchImage
 from builder.exporter.archive import OCI_LAYOUT, REF_ANNOTATION, blob_name
 from builder.images.layout import open_layout, parse_layout_index
@@ -25,6 +26,7 @@ from builder.remotecache.documents import ManifestForm
 from builder.remotecache.spec import CacheSpec
 
 _CHUNK = 1 << 20
+_POLL_S = 0.05
 
 
 def importer(spec: CacheSpec, access: Access) -> LocalCache:  # noqa: ARG001 - every kind has this form
@@ -108,10 +110,22 @@ class LocalCache:
                 shutil.copyfileobj(source, target, _CHUNK)
         on_bytes(blob.size)
 
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Under the lock of the layout's index."""
+        with self._writing():
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(self._root / "index.json.lock", flags, 0o644)
+        try:
+            with self._writing():
+                while not _locked(lock):
+                    pause(_POLL_S)
+            yield True
+        finally:
+            os.close(lock)
+
     def publish(self, config: CacheConfig, say: Say) -> Descriptor | None:
         """Write document and manifest, name them in the index, and with ``reset`` drop all other blobs."""
-        import fcntl
-
         form = ManifestForm.of(self._spec)
 
         def put(document: Descriptor, data: bytes, status: str) -> None:
@@ -123,16 +137,9 @@ class LocalCache:
         with self._writing():
             with _replaced(self._root / "oci-layout") as file:
                 file.write(OCI_LAYOUT)
-            lock = os.open(
-                self._root / "index.json.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
-            )
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                entries = self._name(descriptor)
-                if self._spec.on("reset"):
-                    self._sweep(entries)
-            finally:
-                os.close(lock)
+            entries = self._name(descriptor)
+            if self._spec.on("reset"):
+                self._sweep(entries)
         say(documents.status_name(form, descriptor.digest))
         return descriptor
 
@@ -185,6 +192,16 @@ class LocalCache:
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             raise ExportError(f"cannot write cache to {self._root}: {error.strerror}{where}") from error
+
+
+def _locked(fd: int) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

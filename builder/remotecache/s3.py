@@ -29,16 +29,7 @@ _NOTHING = Content.of(b"")
 
 
 def importer(spec: CacheSpec, access: Access) -> NamedCache:
-    """Raises UsageError."""
-    return _cache(spec, access)
-
-
-def exporter(spec: CacheSpec, access: Access) -> NamedCache:
-    """Raises UsageError."""
-    return _cache(spec, access)
-
-
-def _cache(spec: CacheSpec, access: Access) -> NamedCache:
+    """The cache to read from and to write to. Raises UsageError."""
     bucket, region = _set(spec, "bucket"), _set(spec, "region")
     prefix = values.path_part(spec, "prefix")
     documents = prefix + values.path_part(spec, "manifests_prefix", "manifests/")
@@ -74,6 +65,9 @@ def _cache(spec: CacheSpec, access: Access) -> NamedCache:
         mounts=spec.on("mounts", default=True),
         workers=values.positive(spec, "upload_parallelism", 4),
     )
+
+
+exporter = importer
 
 
 def _set(spec: CacheSpec, key: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from builder.cache.holds import Hold
+from builder.cache.keys import KEY_VERSION
 from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.cache.types import CacheRecord
@@ -63,6 +64,17 @@ class _Content(NamedTuple):
         return cls(stored.get("content", ""), stored.get("selector", ""), stored.get("snapshot") or None)
 
 
+def is_same_input(node: Node, position: int, before: str, now: str | None, store: Store, hold: Hold) -> bool:
+    """Whether what ``node`` reads of an input was the same in another snapshot; no, too, when one is gone."""
+    if now is None or not (hold.snapshot(before) and hold.snapshot(now)):
+        return False
+    if before == now:
+        return True
+    if _is_whole(node, position):
+        return tree_digest(store, before) == tree_digest(store, now)
+    return selection_digest(node, position, before, store) == selection_digest(node, position, now, store)
+
+
 def _content_key(node: Node, inputs: Sequence[_Content], store: Store, hold: Hold) -> str:
     """The digest of ``node``'s operation on inputs of this content; empty when a snapshot is gone."""
     if len(inputs) != len(node.inputs):
@@ -92,7 +104,7 @@ def _is_whole(node: Node, position: int) -> bool:
 def selection_digest(node: Node, position: int, snapshot: str, store: Store) -> str:
     """Content digest of what ``node`` reads of an input; a text that is no digest when it is not there."""
     copies = copies_of(node.vertex, position)
-    name = str(Digest.of(canonical_json([_selector(copy) for copy in copies])))
+    name = str(Digest.of(canonical_json([KEY_VERSION, *map(_selector, copies)])))
     memo = f"{snapshot}:{name}"
     known = store.doc("content", memo)
     if known is not None:
@@ -135,6 +147,9 @@ def tree_digest(store: Store, snapshot: str) -> str:
         if known is None:
             if info.chain_id is not None:
                 known = Digest.of(f"chain {info.chain_id}".encode())
+            elif (recipe := store.snapshots.recipe(info.id)) is not None:
+                sources = [tree_digest(store, item) if item else "" for item in (recipe.lower, recipe.source)]
+                known = Digest.of(f"{digest} {recipe.kind} {sources}".encode())
             else:
                 own, _ = store.snapshots.diff_dir(info.id)
                 entries = ContentHasher(View((own,), raw=True, userxattr=store.snapshots.userxattr)).tree()

@@ -13,7 +13,7 @@ from builder.cache.types import CacheRecord
 from builder.cancelling import within
 from builder.errors import Cancelled, PybuildError, SeveralFailed, SolveError
 from builder.llb.definition import Vertex
-from builder.llb.ops import BuildOp, ExecOp, SourceOp
+from builder.llb.ops import BuildOp, DiffOp, ExecOp, MergeOp, PassthroughOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver import scheduler as sched
 from builder.solver.cutoff import equal_record
@@ -45,12 +45,14 @@ class Driver:
         self._queue: queue.SimpleQueue[tuple[sched.Event, BaseException | None]] = queue.SimpleQueue()
         self._threads: dict[str, threading.Thread] = {}
         self._places: dict[str, CountedPlace] = {}
+        self._read: set[Digest] = set()
 
     def run(self, to_do: list[Node], failures: list[BaseException]) -> None:
         """Run every node of ``to_do``; all threads have ended when this returns.
 
         Raises the first failure, or with ``keep_going`` all of them, with ``failures`` of before.
         """
+        self._read = read_by_steps(to_do)
         by_id = {str(node.vertex.digest): node for node in to_do if not node.local}
         scheduler = self._scheduler(by_id)
         self._stop.on_set(lambda: self._queue.put(_STOP))
@@ -169,8 +171,11 @@ class Driver:
         return self._env.hold.snapshots([snapshot for snapshot in record.outputs if snapshot])
 
     def _fetched(self, op: SourceOp, node: Node, env: SolveEnv) -> Result:
+        lazy = node.vertex.digest not in self._read
+
         def fetch(_: bool = True) -> Result:
-            return Result((env.sources.fetch(op, node.vertex.platform, node.reporter, env.cancel),))
+            vertex = node.vertex
+            return Result((env.sources.fetch(op, vertex.platform, node.reporter, env.cancel, lazy=lazy),))
 
         return self._retried(fetch, node, env) if env.retries else fetch()
 
@@ -179,6 +184,8 @@ class Driver:
 
         def run(last: bool = True) -> Result:
             mine = env if last else replace(env, on_failed=None)
+            if mine.direct is not None and node.vertex.digest in self._read:
+                mine = replace(mine, direct=None)
             return run_step(node.vertex, self._nodes, self._results, mine, node.reporter)
 
         retried = env.retries and isinstance(node.vertex.op, ExecOp)
@@ -191,8 +198,8 @@ class Driver:
 
     def _cut_off(self, node: Node) -> CacheRecord | None:
         """A stored result of the same operation on inputs of the same content, whatever their keys were."""
-        if isinstance(node.vertex.op, BuildOp):
-            return None
+        if isinstance(node.vertex.op, (BuildOp, MergeOp, DiffOp)):
+            return None  # a merge costs nothing: what is merged is not read for it
         if node.vertex.meta.ignore_cache or any(self._nodes[e.digest].unsure for e in node.vertex.inputs):
             return None
         snapshots = {
@@ -276,6 +283,17 @@ class Driver:
             f"step-{node.key}" if isinstance(node.vertex.op, ExecOp) else f"file-{node.key}",
             on_wait=waiting,
         )
+
+
+def read_by_steps(to_do: list[Node]) -> set[Digest]:
+    """The vertices whose trees are read by what is to run, maybe as parts of merges; inputs come first."""
+    found: set[Digest] = set()
+    for node in reversed(to_do):
+        vertex = node.vertex
+        passes_on = isinstance(vertex.op, (MergeOp, DiffOp, PassthroughOp))
+        if not passes_on or vertex.digest in found:
+            found.update(edge.digest for edge in vertex.inputs)
+    return found
 
 
 def raise_failures(failures: list[BaseException], *, every: bool) -> None:

@@ -21,9 +21,14 @@ from runtime.hosts import Dns
 from runtime.spec import ContainerSpec, ExitStatus, Limits, Network
 
 if TYPE_CHECKING:
+    from builder.cache.plannedtree import PlannedTree
+    from builder.cache.tree import View
     from builder.solver.planning import Nodes
     from builder.solver.remote import RemoteResults
     from builder.solver.types import FailedStep
+
+    Direct = Callable[[str | None, View, PlannedTree, str], str]
+    """Packs a planned tree on a committed snapshot with the view's tree; gives a snapshot, described so."""
 
 
 class Sources(Protocol):
@@ -33,8 +38,12 @@ class Sources(Protocol):
         """The tree of a local source, read in place; None when the source is not local."""
         ...
 
-    def select(self, op: SourceOp, copies: tuple[Copy, ...]) -> str:
-        """Content digest of what ``copies`` select from a local source. Raises PathNotFound."""
+    def select(
+        self, op: SourceOp, copies: tuple[Copy, ...], on_read: Callable[[int], None] | None = None
+    ) -> str:
+        """Content digest of what ``copies`` select from a local source; ``on_read`` is told of bytes as they
+        are read. Raises PathNotFound.
+        """
         ...
 
     def changed(self, op: SourceOp) -> tuple[str, ...]:
@@ -45,14 +54,27 @@ class Sources(Protocol):
         """The cache key of a source that is not local; resolves names to immutable identities."""
         ...
 
+    def pin(self, op: SourceOp) -> str:
+        """What a git or http source was found to be, as ``algorithm:hex``; "" for others."""
+        ...
+
     def base_digests(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> tuple[str, ...]:
         """The names of a source in exported caches (CKY-08); () for a local one."""
         ...
 
     def fetch(
-        self, op: SourceOp, platform: Platform | None, reporter: Reporter, cancel: Cancel
+        self,
+        op: SourceOp,
+        platform: Platform | None,
+        reporter: Reporter,
+        cancel: Cancel,
+        *,
+        lazy: bool = False,
     ) -> str | None:
-        """The committed snapshot of a source that is not local; None = empty."""
+        """The committed snapshot of a source that is not local; None = empty.
+
+        ``lazy`` says that no step reads its tree: an image need not be unpacked (SLV-09).
+        """
         ...
 
 
@@ -122,6 +144,8 @@ class SolveEnv:
     durations: Callable[[], Mapping[str, float]] | None = None
     """How many seconds steps took earlier, by name; asked when there is a choice what to run first."""
     place: Place = field(default_factory=Place)
+    on_usage: Callable[[Vertex, tuple[tuple[str, int], ...]], None] | None = None
+    """Told what the container of a RUN step used up (``runtime.groupusage``), each time one ends."""
     on_failed: Callable[[FailedStep], None] | None = None
     """Given the tree of a RUN step that failed for good; returns once nobody needs it any more."""
     check_space: Callable[[], None] | None = None
@@ -130,6 +154,8 @@ class SolveEnv:
     """Caches of other machines."""
     need_heads: bool = True
     """False when nobody will look at the trees of the results."""
+    direct: Direct | None = None
+    """Makes the layer of a file operation whose tree nobody reads, without writing the tree."""
     on_planned: Callable[[Nodes], None] | None = None
     """Told every step with its key once all are known; what becomes of the steps shows in the same values."""
     on_snapshot: Callable[[Vertex, str], None] | None = None

@@ -1,97 +1,99 @@
 """Why a step ran again: compares what its cache key is made of with what earlier keys were made of.
 
 Pure: ``parts`` are the trees that stand beside every cache record (``planning.record_parts``), and ``Files``
-answers which files a selection of a context had. What to compare with is found by ``builder.build``.
+answers which files a selection of a context had. What to compare with is found by ``builder.build.why``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from builder.frontend.redact import redact
 from builder.solver.causes import Cause
+from builder.solver.filecauses import Files, Listing, file_causes, limited
+from builder.solver.steppairs import text_of
 
 Parts = Mapping[str, Any]
-Entry = tuple[str, int, int]
-Files = Callable[[str], Mapping[str, Entry] | None]
-"""The files behind the content digest of a selection, by path: digest, mode, size. None = not known."""
+Same = Callable[[int, Parts], bool]
+"""Whether an input, by position, is what an earlier one was although its key is another."""
+Refine = Callable[[str, list[Cause], Listing, Listing], list[Cause]]
+"""Causes among the files of a context, by its name, as somebody sees them who can look at the files."""
 
-MAX_FILES = 50
+INLINE = "[internal] preparing inline document"
 _BASES = ("docker-image://", "oci-layout://")
+_CHOOSING = re.compile(r"--(?:mount|from|exclude|include|parents)\b\S*")
 
 
-def diff(before: Parts, after: Parts, files: Files) -> tuple[Cause, ...]:
+def diff(
+    before: Parts,
+    after: Parts,
+    files: Files,
+    *,
+    same: Same = lambda _, __: False,
+    refine: Refine = lambda _, causes, __, ___: causes,
+) -> tuple[Cause, ...]:
     """Everything that sets ``after`` apart from ``before``, the step's own matters first; () when equal."""
     if before.get("version") != after.get("version"):
         return (Cause("version"),)
     found = _operation(before, after)
-    old, new = before.get("inputs") or [], after.get("inputs") or []
-    for position, part in enumerate(new):
-        found += _input(old[position] if position < len(old) else {}, part, files)
-    if before.get("platform") != after.get("platform"):
-        found.append(Cause("platform", "", str(before.get("platform")), str(after.get("platform"))))
-    if not found and len(old) != len(new):
-        found.append(Cause("option", "what it takes files from"))
+    own = bool(found)
+    platforms = str(before.get("platform")), str(after.get("platform"))
+    choice = _choice(before) == _choice(after)
+    for position, part, old in _aligned(before.get("inputs") or [], after.get("inputs") or []):
+        if part.get("content"):
+            if old is None or old.get("content") == part.get("content"):
+                continue
+            if choice:
+                found += _content(old, part, position, files, refine)
+            elif not own:
+                found.append(_command(before, after))
+        elif old is None:
+            found += [] if own else [_upstream({}, part)]
+        elif old.get("key") != part.get("key") and not same(position, old):
+            found.append(_upstream(old, part))
+    if platforms[0] != platforms[1] and "None" not in platforms:
+        found = [cause for cause in found if cause.kind != "base" or cause.before != cause.after]
+        found.append(Cause("platform", "", *platforms))
     return tuple(dict.fromkeys(found))
 
 
-def nearest(after: Parts, earlier: Iterable[Parts], files: Files) -> tuple[Cause, ...]:
-    """The differences from that one of ``earlier`` that has the fewest; () when none is comparable."""
+def nearest(found: Iterable[tuple[Cause, ...]]) -> tuple[Cause, ...]:
+    """The shortest list of differences that is not empty, the first of equals; () when there is none."""
     best: tuple[Cause, ...] = ()
-    for parts in earlier:
-        found = diff(parts, after, files)
-        if found and (not best or len(found) < len(best)):
-            best = found
+    for causes in found:
+        if causes and (not best or len(causes) < len(best)):
+            best = causes
         if len(best) == 1:
             break
     return best
 
 
-def match_steps(now: Sequence[str], earlier: Sequence[str]) -> dict[int, int]:
-    """Which step of an earlier build each step of this one corresponds to, by position.
-
-    Steps correspond when stage and text are the same; what then remains, when they are the same instruction
-    in the same stage between the same neighbours.
-    """
-    new, old = [_step(name) for name in now], [_step(name) for name in earlier]
-    waiting: dict[tuple[str, str], list[int]] = {}
-    for position, step in enumerate(old):
-        waiting.setdefault(step, []).append(position)
-    pairs: dict[int, int] = {}
-    for position, step in enumerate(new):
-        if waiting.get(step):
-            pairs[position] = waiting[step].pop(0)
-    used = set(pairs.values())
-    for position, (stage, text) in enumerate(new):
-        if position in pairs:
-            continue
-        keyword = text.partition(" ")[0]
-        for candidate, (other_stage, other_text) in enumerate(old):
-            if (
-                candidate not in used
-                and stage == other_stage
-                and other_text.partition(" ")[0] == keyword
-                and _fits(pairs, position, candidate)
-            ):
-                pairs[position] = candidate
-                used.add(candidate)
-                break
-    return pairs
+def _choice(parts: Parts) -> tuple[object, ...]:
+    """What decides which files a step takes: of a RUN the mounts, else all words but the options."""
+    command = str(parts.get("command", ""))
+    words = [] if "ExecOp" in (parts.get("op") or {}) else [w for w in command.split()[1:] if w[:2] != "--"]
+    actions = ((parts.get("op") or {}).get("FileOp") or {}).get("actions") or []
+    return _CHOOSING.findall(command), words[:-1], [_action(item)[1].get("src") for item in actions]
 
 
-def _fits(pairs: Mapping[int, int], position: int, candidate: int) -> bool:
-    """Whether nothing that stands before goes with something behind, nor the other way round."""
-    return all((new < position) == (old < candidate) for new, old in pairs.items())
-
-
-def _step(name: str) -> tuple[str, str]:
-    """Stage and text of ``[build 2/3] RUN make``; the numbers do not count."""
-    if not name.startswith("["):
-        return "", name
-    label, _, text = name[1:].partition("] ")
-    words = [word for word in label.split() if "/" not in word or not word.replace("/", "").isdigit()]
-    return " ".join(words), text
+def _aligned(old: Sequence[Parts], new: Sequence[Parts]) -> Iterator[tuple[int, Parts, Parts | None]]:
+    """Each input with the earlier one that it corresponds to: of the same name, else the next of its kind."""
+    left = list(old)
+    found: dict[int, Parts] = {}
+    for named in (True, False):
+        for position, part in enumerate(new):
+            if position in found:
+                continue
+            for item in left:
+                alike = text_of(str(item.get("name"))) == text_of(str(part.get("name")))
+                if bool(item.get("content")) == bool(part.get("content")) and (alike or not named):
+                    found[position] = item
+                    left.remove(item)
+                    break
+    for position, part in enumerate(new):
+        yield position, part, found.get(position)
 
 
 # --- the operation ----------------------------------------------------------------------------------------
@@ -102,26 +104,28 @@ def _operation(before: Parts, after: Parts) -> list[Cause]:
     if old == new:
         return []
     found: list[Cause] = []
-    old_text, new_text = redact(str(before.get("command", ""))), redact(str(after.get("command", "")))
     changed = before.get("command", "") != after.get("command", "")
     if changed:
-        found.append(Cause("command", "", old_text, new_text))
+        found.append(_command(before, after))
     if set(old) != set(new):
-        return found or [Cause("command", "", old_text, new_text)]
+        return found or [_command(before, after)]
     if "ExecOp" in new:
-        found += _exec(old["ExecOp"], new["ExecOp"], same_text=not changed)
+        arguments = {*(before.get("args") or []), *(after.get("args") or [])}
+        found += _exec(old["ExecOp"], new["ExecOp"], arguments, same_text=not changed)
     elif "FileOp" in new and not changed:
-        found += _file(old["FileOp"].get("actions") or [], new["FileOp"].get("actions") or [])
+        inline = after.get("command") == INLINE
+        found += _file(old["FileOp"].get("actions") or [], new["FileOp"].get("actions") or [], inline=inline)
     return found or [Cause("option", "how it is carried out")]
 
 
-def _exec(old: Parts, new: Parts, *, same_text: bool) -> list[Cause]:
+def _command(before: Parts, after: Parts) -> Cause:
+    return Cause("command", "", *(redact(str(parts.get("command", ""))) for parts in (before, after)))
+
+
+def _exec(old: Parts, new: Parts, arguments: set[str], *, same_text: bool) -> list[Cause]:
     before, after = old.get("meta") or {}, new.get("meta") or {}
-    found: list[Cause] = []
-    if same_text and before.get("args") != after.get("args"):
-        shell, other = before.get("args") or [], after.get("args") or []
-        found.append(Cause("shell", "", " ".join(shell[:-1]), " ".join(other[:-1])))
-    found += _variables(before.get("env") or [], after.get("env") or [])
+    found = _arguments(before.get("args") or [], after.get("args") or []) if same_text else []
+    found += _variables(before.get("env") or [], after.get("env") or [], arguments)
     if before.get("cwd", "/") != after.get("cwd", "/"):
         found.append(Cause("workdir", "", before.get("cwd", "/"), after.get("cwd", "/")))
     if before.get("user", "") != after.get("user", ""):
@@ -141,6 +145,16 @@ def _exec(old: Parts, new: Parts, *, same_text: bool) -> list[Cause]:
     return found
 
 
+def _arguments(old: Sequence[str], new: Sequence[str]) -> list[Cause]:
+    """The instruction says the same: what differs is the shell, or the text of a here-document."""
+    found = []
+    if old[:-1] != new[:-1]:
+        found.append(Cause("shell", "", " ".join(old[:-1]), " ".join(new[:-1])))
+    if old[-1:] != new[-1:]:
+        found.append(Cause("command", "", redact("".join(old[-1:])), redact("".join(new[-1:]))))
+    return found
+
+
 _META = {
     "extra_hosts": "--add-host",
     "hostname": "the host name",
@@ -149,19 +163,18 @@ _META = {
 }
 
 
-def _variables(old: Sequence[str], new: Sequence[str]) -> list[Cause]:
+def _variables(old: Sequence[str], new: Sequence[str], arguments: set[str]) -> list[Cause]:
+    """Build arguments first: variables may be made from them."""
     before, after = _pairs(old), _pairs(new)
     found = []
     for name in dict.fromkeys([*after, *before]):
         if before.get(name) == after.get(name):
             continue
-        if _is_private(name):
-            found.append(Cause("variable", name))
-        else:
-            found.append(Cause("variable", name, _value(before, name), _value(after, name)))
+        values = ("", "") if _is_private(name) else (_value(before, name), _value(after, name))
+        found.append(Cause("argument" if name in arguments else "variable", name, *values))
     if not found and list(old) != list(new):
         found.append(Cause("option", "the order of variables"))
-    return found
+    return sorted(found, key=lambda cause: cause.kind != "argument")
 
 
 def _pairs(env: Sequence[str]) -> dict[str, str]:
@@ -196,7 +209,7 @@ def _plain(mount: Parts) -> dict[str, Any]:
     return {key: value for key, value in mount.items() if key not in ("dest", "input", "output")}
 
 
-def _file(old: Sequence[Parts], new: Sequence[Parts]) -> list[Cause]:
+def _file(old: Sequence[Parts], new: Sequence[Parts], *, inline: bool) -> list[Cause]:
     if len(old) != len(new):
         return [Cause("value", "what it copies", f"{len(old)} sources", f"{len(new)} sources")]
     found: list[Cause] = []
@@ -207,7 +220,7 @@ def _file(old: Sequence[Parts], new: Sequence[Parts]) -> list[Cause]:
             continue
         for key in dict.fromkeys([*after, *before]):
             if before.get(key) != after.get(key):
-                found.append(_field(key, before.get(key), after))
+                found.append(_field(key, before.get(key), after, inline=inline))
     return found
 
 
@@ -217,11 +230,12 @@ def _action(item: Parts) -> tuple[str, Parts]:
     return "", {}
 
 
-def _field(key: str, old: Any, after: Parts) -> Cause:
+def _field(key: str, old: Any, after: Parts, *, inline: bool) -> Cause:
     new = after.get(key)
     match key:
         case "data":
-            return Cause("value", f"the text of {after.get('path', '')}")
+            path = str(after.get("path", ""))
+            return Cause("value", f"the text of {'<<' + path.strip('/') if inline else path}")
         case "src":
             return Cause("value", "its source", _brief(old), _brief(new))
         case "dest" | "path":
@@ -260,63 +274,34 @@ def _brief(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={_brief(item)}" for key, item in value.items()) or "default"
     if isinstance(value, list):
-        return ", ".join(_brief(item) for item in value)
+        return ", ".join(text for item in value if (text := _brief(item)))
     return str(value)
 
 
 # --- inputs -----------------------------------------------------------------------------------------------
 
 
-def _input(old: Parts, new: Parts, files: Files) -> list[Cause]:
-    content = str(new.get("content", ""))
-    if content:
-        if old.get("content") == content:
-            return []
-        return _files(str(old.get("content", "")), content, files)
-    if old.get("key") == new.get("key"):
-        return []
+def _upstream(old: Parts, new: Parts) -> Cause:
+    """Another key of what is built on: an image, a file from elsewhere, a step."""
     before, after = str(old.get("name", "")), str(new.get("name", ""))
     if after.startswith(_BASES):
         was = before if before.startswith(_BASES) else ""
-        return [Cause("base", _image(after).partition("@")[0], _image(was), _image(after))]
+        return Cause("base", _image(after).partition("@")[0], _image(was), _image(after))
     if "://" in after.partition(" ")[0]:
-        return [Cause("source", after, before, after)]
-    return [Cause("upstream", after or "an earlier step")]
+        pins = str(old.get("pin", "")), str(new.get("pin", ""))
+        return Cause("source", after, *(pins if before == after else (before, after)))
+    if not before or text_of(before) == text_of(after):
+        return Cause("upstream", after or "an earlier step")
+    return Cause("upstream", after, before, after)
 
 
 def _image(identifier: str) -> str:
     return identifier.partition("://")[2]
 
 
-def _files(old: str, new: str, files: Files) -> list[Cause]:
-    before, after = files(old) if old else None, files(new)
+def _content(old: Parts, new: Parts, position: int, files: Files, refine: Refine) -> list[Cause]:
+    before, after = files(str(old["content"]), position), files(str(new["content"]), position)
     if before is None or after is None:
         return [Cause("files")]
-    found: list[Cause] = []
-    for path in sorted({*before, *after}):
-        was, now = before.get(path), after.get(path)
-        if was == now:
-            continue
-        if was is None:
-            found.append(Cause("file-added", path))
-        elif now is None:
-            found.append(Cause("file-removed", path))
-        else:
-            found += _changed(path, was, now)
-    if len(found) > MAX_FILES:
-        rest = len(found) - MAX_FILES
-        return [*found[:MAX_FILES], Cause("files", "", "", str(rest))]
-    return found or [Cause("files")]
-
-
-def _changed(path: str, was: Entry, now: Entry) -> list[Cause]:
-    """A file of the same size and another mode has changed its mode; that its text has, too, is not seen."""
-    if was[0] == now[0]:
-        return []
-    same_type = was[1] >> 12 == now[1] >> 12
-    found = []
-    if same_type and was[1] != now[1]:
-        found.append(Cause("file-mode", path, f"{was[1] & 0o7777:04o}", f"{now[1] & 0o7777:04o}"))
-    if not found or was[2] != now[2]:
-        found.append(Cause("file-changed", path))
-    return found
+    name = str(new.get("name", "")).partition("://")[2]
+    return limited(refine(name, file_causes(before, after), before, after)) or [Cause("files")]

@@ -6,7 +6,8 @@ running a step, so all of them are known first. A step whose record exists needs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from builder.llb.ops import EMPTY, BuildOp, Copy, ExecOp, FileOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
 from builder.solver.reporter import Reporter
+from builder.sources.transfer import Transfer
 
 
 @dataclass(slots=True)
@@ -32,6 +34,10 @@ class Node:
     inputs: tuple[keys.InputPart, ...] = ()
     key: str = ""
     local: bool = False
+    pin: str = ""
+    """The commit or content of a git or http source, as ``algorithm:hex``."""
+    transfer: Transfer | None = None
+    """What was read of a local source."""
     tainted: bool = False
     """No stored key may answer for it: it, or a step before it, must run anew."""
     record: CacheRecord | None = None
@@ -50,13 +56,12 @@ class Node:
 Nodes = dict[Digest, Node]
 
 
-def plan(definition: Definition, env: SolveEnv) -> Nodes:
-    """Key and probe every vertex, inputs first.
+def plan(definition: Definition, env: SolveEnv, nodes: Nodes) -> None:
+    """Key and probe every vertex, inputs first, into ``nodes``.
 
     Raises what a source raises, with the step's name and lines; with ``env.keep_going`` such a failure is
     kept in its node.
     """
-    nodes: Nodes = {}
     for vertex in definition.vertices:
         env.cancel.check()
         node = Node(vertex=vertex, reporter=Reporter(vertex, env.emit))
@@ -74,7 +79,24 @@ def plan(definition: Definition, env: SolveEnv) -> Nodes:
             continue
         if not node.local and not node.tainted and not isinstance(vertex.op, SourceOp):
             node.record = env.store.records.lookup(node.key)
-    return nodes
+
+
+@contextmanager
+def ended(nodes: Nodes) -> Iterator[None]:
+    """Whatever was shown of a step has an end when something fails inside (PRG-03).
+
+    A local source is done when it was looked at; everything else, and all when the build is cancelled, was
+    stopped.
+    """
+    try:
+        yield
+    except BaseException as error:
+        for node in nodes.values():
+            if node.reporter.is_open and node.local and not isinstance(error, Cancelled):
+                node.reporter.done()
+            elif node.reporter.is_open:
+                node.reporter.cancelled()
+        raise
 
 
 def _fail(node: Node, error: PybuildError, nodes: Nodes, env: SolveEnv) -> None:
@@ -139,8 +161,10 @@ def _key(node: Node, nodes: Nodes, env: SolveEnv) -> None:
         node.tainted = vertex.meta.ignore_cache
         if node.local:
             node.reporter.start()
+            node.transfer = Transfer(vertex.op.identifier.removeprefix("local://"), node.reporter)
         else:
             node.key = _source_key(node, vertex.op, env)
+            node.pin = env.sources.pin(vertex.op)
         return
     node.op, node.parts = keys.op_digest(vertex.op, vertex.platform)
     node.tainted = (
@@ -171,7 +195,9 @@ def _input_part(node: Node, position: int, nodes: Nodes, env: SolveEnv) -> keys.
         key = source.key if edge.index == 0 else f"{source.key}@{edge.index}"
         return keys.InputPart(key=key, selector="\0".join(selector))
     assert isinstance(source.vertex.op, SourceOp)
-    return keys.InputPart(content=env.sources.select(source.vertex.op, copies_of(node.vertex, position)))
+    on_read = source.transfer.add if source.transfer is not None else None
+    copies = copies_of(node.vertex, position)
+    return keys.InputPart(content=env.sources.select(source.vertex.op, copies, on_read))
 
 
 def selected_paths(vertex: Vertex, position: int) -> tuple[str, ...]:
@@ -225,17 +251,22 @@ def record_parts(node: Node, nodes: Nodes, inputs: Mapping[int, str | None]) -> 
 
     An input that is a step of its own is named, one that comes from outside is identified.
     """
+    meta = node.vertex.meta
+    sources = [nodes[edge.digest] for edge in node.vertex.inputs]
     return {
+        **({"platform": str(node.vertex.platform)} if node.vertex.platform else {}),
         **node.parts,
         "inputs": [
             {
                 **part.to_json(),
                 "snapshot": inputs.get(position) or "",
-                "name": _input_name(nodes[node.vertex.inputs[position].digest].vertex),
+                "name": _input_name(source.vertex),
+                **({"pin": source.pin} if source.pin else {}),
             }
-            for position, part in enumerate(node.inputs)
+            for position, (part, source) in enumerate(zip(node.inputs, sources, strict=False))
         ],
-        "command": node.vertex.meta.command or node.vertex.name,
+        "command": meta.command or node.vertex.name,
+        **({"args": list(meta.arguments)} if meta.arguments else {}),
     }
 
 

@@ -23,6 +23,8 @@ class Reporter:
         self._started_ns: int | None = None
         self._statuses: dict[str, int] = {}
         self._tail = bytearray()
+        self.is_open = False
+        """Whether something was shown of the step, and not its end."""
 
     def start(self) -> None:
         """The step began."""
@@ -46,6 +48,7 @@ class Reporter:
 
     def cancelled(self) -> None:
         """The step was stopped because the build was."""
+        self._started_ns = self._started_ns or time.time_ns()
         self._send(completed=True, error="context canceled", cancelled=True)
 
     def log(self, stream: int, data: bytes) -> None:
@@ -69,6 +72,7 @@ class Reporter:
     ) -> None:
         """Progress of a part of the step, in bytes; ``note`` stands after its name."""
         now = time.time_ns()
+        self.is_open = True
         with self._lock:
             started = self._statuses.setdefault(name, now)
         self._emit(
@@ -97,6 +101,7 @@ class Reporter:
     def _send(
         self, *, completed: bool = False, cached: bool = False, error: str = "", cancelled: bool = False
     ) -> None:
+        self.is_open = not completed
         self._emit(
             VertexEvent(
                 digest=self._digest,

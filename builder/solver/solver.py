@@ -9,7 +9,7 @@ from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import ExecOp, MergeOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
-from builder.solver.planning import Node, Nodes, needed, plan, primary_input
+from builder.solver.planning import Node, Nodes, ended, needed, plan, primary_input
 from builder.solver.types import Result
 from builder.solver.union import union
 
@@ -56,14 +56,16 @@ def solve_all(definitions: Sequence[Definition], env: SolveEnv) -> tuple[Solved,
     more.
     """
     whole = union(definitions)
-    nodes = plan(whole, env)
-    if env.on_planned is not None:
-        env.on_planned(nodes)
-    _hold_records(nodes, env)
-    if env.remote is not None:
-        from builder.solver.remote import use_remote
+    nodes: Nodes = {}
+    with ended(nodes):
+        plan(whole, env, nodes)
+        if env.on_planned is not None:
+            env.on_planned(nodes)
+        _hold_records(nodes, env)
+        if env.remote is not None:
+            from builder.solver.remote import use_remote
 
-        use_remote(definitions, nodes, env, env.remote)
+            use_remote(definitions, nodes, env, env.remote)
     wanted: set[Digest] = set().union(*(needed(definition, nodes) for definition in definitions))
     results: dict[Digest, Result] = {}
     for digest, node in nodes.items():
@@ -84,7 +86,8 @@ def solve_all(definitions: Sequence[Definition], env: SolveEnv) -> tuple[Solved,
         if env.remote is not None:
             kept = [node.vertex.op for node in to_do if not node.vertex.meta.ignore_cache]
             env.remote.fill_mounts([op for op in kept if isinstance(op, ExecOp)], env)
-        Driver(env, nodes, results, layered).run(to_do, failures)
+        with ended(nodes):
+            Driver(env, nodes, results, layered).run(to_do, failures)
     return tuple(_solved(definition, nodes, results) for definition in definitions)
 
 
@@ -159,7 +162,8 @@ def _report_cached(definition: Definition, nodes: Nodes, wanted: set[Digest]) ->
         node = nodes[vertex.digest]
         if node.record is not None or node.remote is not None:
             node.reporter.cached()
-        elif node.local:
+        elif node.transfer is not None:
+            node.transfer.done()
             node.reporter.done()
         elif isinstance(vertex.op, SourceOp) and vertex.digest not in wanted:
             node.reporter.cached()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from builder.errors import PybuildError, SourceUnavailable
 from builder.sources.steps import Step
+from builder.sources.transfer import Transfer
 
 _BLOCK = 512
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
@@ -19,7 +21,8 @@ class Peeked:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._head = b""
-        self._total = 0
+        self.on_read: Callable[[int], None] | None = None
+        """Told of all bytes that ``read`` gives."""
 
     def peek(self, size: int) -> bytes:
         """Up to ``size`` bytes, fewer only at the end; reading gives them again."""
@@ -36,13 +39,9 @@ class Peeked:
             parts.append(more)
             left -= len(more)
         data = b"".join(parts)
-        self._total += len(data)
+        if self.on_read is not None:
+            self.on_read(len(data))
         return data
-
-    @property
-    def total(self) -> int:
-        """How many bytes were read."""
-        return self._total
 
 
 def is_archive(head: bytes) -> bool:
@@ -75,6 +74,8 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
     from builder.cache.treewriter import Writer
 
     root.mkdir(exist_ok=True)
+    transfer = Transfer("context", step)
+    stream.on_read = transfer.add
     writer = Writer(root)
     try:
         apply(stream, writer, whiteouts=False, owner=(os.geteuid(), os.getegid()), skip_devices=True)
@@ -87,7 +88,7 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
         ) from error
     finally:
         writer.close()
-    step.status("transferring context:", stream.total, done=True)
+    transfer.done()
 
 
 def newest_member_s(path: Path) -> int | None:

@@ -10,7 +10,6 @@ was hashed and what is copied are the same thing, or are known not to be (``chan
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -27,6 +26,8 @@ from builder.sources.index import Stamp, stamp
 
 _SCAN_FDS = 64
 """How many directories a scan keeps open at once; deeper ones are opened from the root."""
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL})
+"""Somebody removed or replaced it after its directory was listed."""
 
 
 class Ignore(Protocol):
@@ -98,14 +99,16 @@ class ContextTree:
 
     def readlink(self, path: str) -> str:
         """The text of a symbolic link."""
-        with self._parent(path) as (fd, name):
+        with self._lock:
+            fd, name = self._at(path)
             return os.readlink(name, dir_fd=fd)
 
     def open(self, path: str) -> int:
         """A descriptor to read a regular file; the caller closes it."""
         expected = self._must_see(path)
         try:
-            with self._parent(path) as (fd, name):
+            with self._lock:
+                fd, name = self._at(path)
                 opened = beneath.open_file(fd, name)
         except OSError as error:
             raise self._unreadable(path, error) from error
@@ -131,7 +134,8 @@ class ContextTree:
             return {}
         self._must_see(path)
         try:
-            with self._parent(path) as (fd, name):
+            with self._lock:
+                fd, name = self._at(path)
                 found = read_xattrs(by_fd(fd, name))
         except OSError as error:
             raise self._unreadable(path, error) from error
@@ -206,7 +210,8 @@ class ContextTree:
     def _fresh(self, path: str) -> os.stat_result | None:
         """What the file system says now, ignore rules aside."""
         try:
-            with self._parent(path) as (fd, name):
+            with self._lock:
+                fd, name = self._at(path)
                 return os.stat(name, dir_fd=fd, follow_symlinks=False)
         except OSError as error:
             if error.errno in {errno.EACCES, errno.EIO}:
@@ -235,7 +240,7 @@ class ContextTree:
             try:
                 fd = beneath.open_dir(self._root_fd, path)
             except OSError as error:
-                if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL}:
+                if error.errno in _GONE:
                     return {}
                 raise self._unreadable(path, error) from error
             try:
@@ -292,6 +297,8 @@ class ContextTree:
                 try:
                     fd = beneath.open_dir(self._root_fd, path)
                 except OSError as error:
+                    if path and error.errno in _GONE:
+                        continue
                     raise self._unreadable(path, error) from error
                 try:
                     self._scan_from(fd, path, later, 0)
@@ -312,33 +319,35 @@ class ContextTree:
             try:
                 child = os.open(name, DIR_FLAGS, dir_fd=fd)
             except OSError as error:
+                if error.errno in _GONE:
+                    continue
                 raise self._unreadable(below, error) from error
             try:
                 self._scan_from(child, below, later, depth + 1)
             finally:
                 os.close(child)
 
-    @contextlib.contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
-        """The open directory that holds ``path``, and its name in there.
+    def _at(self, path: str) -> tuple[int, str]:
+        """The open directory that holds ``path``, and its name in there; use it under the lock.
 
         The last directory stays open, since files are mostly read in order.
         """
         parent, _, name = path.rpartition("/")
         beneath.check_name(name)
-        with self._lock:
-            if self._near is None or self._near[0] != parent:
-                fd = beneath.open_dir(self._root_fd, parent)
-                if self._near is not None:
-                    os.close(self._near[1])
-                self._near = (parent, fd)
-            yield self._near[1], name
+        if self._near is None or self._near[0] != parent:
+            fd = beneath.open_dir(self._root_fd, parent)
+            if self._near is not None:
+                os.close(self._near[1])
+            self._near = (parent, fd)
+        return self._near[1], name
 
     def _unreadable(self, path: str, error: OSError) -> SourceUnavailable:
         return SourceUnavailable(
             f"error checking context: cannot read {path or '.'!r}: {error.strerror}",
             context=(f"in {self.root}",),
-            hint="make it readable, or list it in .dockerignore",
+            hint="it was there a moment ago: build again when nobody changes the context"
+            if error.errno in _GONE
+            else "make it readable, or list it in .dockerignore",
             code="context-unreadable",
         )
 

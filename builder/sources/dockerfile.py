@@ -91,7 +91,9 @@ def read_file(tree: ContextTree, path: str, limit: int) -> bytes | None:
             )
         return None
     if not stat.S_ISREG(found.st_mode):
-        raise SourceUnavailable(f"{path} is not a regular file", code="not-a-file")
+        raise SourceUnavailable(
+            f"failed to read dockerfile: {path or 'the context'} is not a regular file", code="not-a-file"
+        )
     return tree.read(resolved, limit)
 
 

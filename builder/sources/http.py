@@ -282,7 +282,10 @@ def _proxies(env: Pairs) -> tuple[Pairs, tuple[str, ...]]:
 
 def split_credentials(url: str) -> tuple[str, str]:
     """A URL without ``user:password@``, and that."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise SourceUnavailable(f"invalid URL {display_url(url)}: {error}", code="invalid-url") from error
     userinfo, at, host = parts.netloc.rpartition("@")
     if not at:
         return url, ""

@@ -169,7 +169,7 @@ class LocalContext(ContextTree):
                     break
             else:
                 return self.resolve(path)
-        raise PathNotFound(f'"/{path}": too many links', path=path)
+        raise PathNotFound(f'"/{path.lstrip("/")}": too many links', path=path)
 
     def _block_of(self, top: str, update: Callable[[bytes], object]) -> tuple[bool, bool]:
         """Hash one path and all below it: (is any of it too young, does it hold links)."""

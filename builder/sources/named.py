@@ -48,13 +48,15 @@ def parse_named(name: str, value: str) -> NamedSource:
     if not value:
         raise UsageError(f"invalid context specifier {value} for {name}", hint="want NAME=SOURCE")
     scheme, separator, rest = value.partition("://")
-    if separator and scheme == "docker-image":
-        image = rest if rest == "scratch" else str(Reference.parse(rest).with_default_tag())
-        return NamedSource(name=key, kind="image", identifier=image, platform=platform)
-    if separator and scheme == "oci-layout":
-        return _oci_layout(key, rest, platform)
-    if separator and scheme in ("docker-image+blob", "oci-layout+blob"):
-        return _blob(key, scheme, rest, platform)
+    if separator and scheme in ("docker-image", "oci-layout", "docker-image+blob", "oci-layout+blob"):
+        try:
+            return _image(key, scheme, rest, platform)
+        except InvalidValue as error:
+            raise InvalidValue(
+                f"invalid context specifier {value} for {name}: {error.message}",
+                hint=error.hint,
+                code=error.code,
+            ) from error
     if _is_git(name, value):
         return NamedSource(name=key, kind="git", identifier=value, platform=platform)
     if separator and scheme in {"http", "https"}:
@@ -79,6 +81,15 @@ def parse_named(name: str, value: str) -> NamedSource:
     return NamedSource(name=key, kind="local", identifier=identifier, path=path.absolute(), platform=platform)
 
 
+def _image(name: str, scheme: str, rest: str, platform: str) -> NamedSource:
+    if scheme == "docker-image":
+        image = rest if rest == "scratch" else str(Reference.parse(rest).with_default_tag())
+        return NamedSource(name=name, kind="image", identifier=image, platform=platform)
+    return (
+        _oci_layout(name, rest, platform) if scheme == "oci-layout" else _blob(name, scheme, rest, platform)
+    )
+
+
 def _is_git(name: str, value: str) -> bool:
     try:
         return parse_git_ref(value) is not None
@@ -91,11 +102,11 @@ def _is_git(name: str, value: str) -> bool:
 
 
 def normal_name(name: str) -> str:
-    """A name as it is looked up: an image name in familiar form without ``:latest``; others as they are."""
+    """A name as it is looked up: an image's in familiar form without ``:latest``, a stage's in lower case."""
     try:
         return Reference.parse(name).familiar.removesuffix(":latest")
     except InvalidValue:
-        return name
+        return name.lower()
 
 
 def _blob(name: str, scheme: str, rest: str, platform: str) -> NamedSource:

@@ -127,11 +127,15 @@ class Judgement:
     attrs: Mapping[str, str] = field(default_factory=dict)
 
 
-def evaluate(judges: Iterable[Any], identifier: str, attrs: Pairs = ()) -> tuple[str, Pairs]:
+def evaluate(
+    judges: Iterable[Any], identifier: str, attrs: Pairs = (), *, one_form: bool = False
+) -> tuple[str, Pairs]:
     """The source to use in the place of this one, often itself.
 
     ``judges`` have ``judge`` as ``Policy`` does and are asked in order; a replacement starts anew with the
-    first. Raises SourceDenied, and InvalidValue when replacing does not come to an end.
+    first. With ``one_form`` the first replacement of another scheme is given as it is: whoever asks has to
+    read it as what it now is, and to ask again. Raises SourceDenied, and InvalidValue when replacing does not
+    come to an end.
     """
     listed = tuple(judges)
     current, values = identifier, dict(attrs)
@@ -141,7 +145,10 @@ def evaluate(judges: Iterable[Any], identifier: str, attrs: Pairs = ()) -> tuple
             if found.reason:
                 raise _denied(identifier, current, found.reason)
             if found.identifier:
+                other = found.identifier.partition("://")[0] != current.partition("://")[0]
                 current, values = found.identifier, dict(found.attrs)
+                if one_form and other:
+                    return current, tuple(values.items())
                 break
         else:
             return current, tuple(values.items()) if values != dict(attrs) else attrs

@@ -30,6 +30,7 @@ SUMMARIES: dict[str, str] = {
     "pause": "Freeze all processes of containers",
     "port": "Show a container's published ports",
     "prune": "Remove what is not needed",
+    "prune-histories": "Forget all builds on record but pinned and running ones",
     "ps": "List containers",
     "pull": "Fetch an image from a registry",
     "push": "Send an image to a registry",
@@ -104,7 +105,9 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 _BUILDER = {"build": "build", "du": "du", "prune": "builder prune"}
 
-_HISTORY = {verb: f"history {verb}" for verb in ("export", "inspect", "logs", "ls", "pin", "rm", "unpin")}
+_HISTORY = {
+    verb: f"history {verb}" for verb in ("export", "inspect", "logs", "ls", "pin", "rm", "trace", "unpin")
+}
 """Verbs over the builds on record; as ``history VERB`` they stand in the way of images of these names."""
 
 _MOUNTS = {verb: f"builder mounts {verb}" for verb in ("export", "import", "ls", "rm")}
@@ -164,7 +167,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "dump-llb": "debug dump-llb",
         "shell": "debug shell",
         "get": "history inspect",
-        "histories": "history ls",
+        "histories": "debug histories",
+        "ctl": "debug ctl",
         "info": "info",
         "logs": "history logs",
         "monitor": "events",
@@ -182,7 +186,9 @@ SUMMARIES |= {
     "builder mounts ls": "List cache mounts",
     "builder mounts rm": "Remove cache mounts",
     "builder prune": "Remove build cache",
+    "debug ctl": "Pin, unpin or delete builds on record, or write their traces",
     "debug fsck": "Check the state directory, changing nothing",
+    "debug histories": "List the builds on record as buildctl does",
     "container inspect": "Show everything known about containers",
     "container prune": "Remove stopped containers",
     "image inspect": "Show everything known about images",
@@ -193,6 +199,7 @@ SUMMARIES |= {
     "history ls": "List the builds on record",
     "history pin": "Keep builds on record",
     "history rm": "Forget builds and their logs",
+    "history trace": "Print the OpenTelemetry spans of a build (OTLP JSON)",
     "history unpin": "Let builds go by age again",
 }
 
@@ -222,7 +229,10 @@ _MODULES = {
     "debug fsck": "fsck",
     "container inspect": "inspect",
     "container prune": "prune",
+    "debug ctl": "histories",
+    "debug histories": "histories",
     "df": "du",
+    "prune-histories": "histories",
     **dict.fromkeys(_HISTORY.values(), "build_history"),
     "image inspect": "inspect",
     "image prune": "prune",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
+from io import BytesIO
 
 from builder.errors import Cancelled, UsageError
 from cli import build_options as options
 from cli import on_failure, space
 from cli.app import App, is_terminal
-from cli.flags import Args, Command, many, number, switch, text, wrong
+from cli.flags import Args, Command, many, number, switch, text
 from cli.units import pair, size_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from builder.build import BuildRequest, BuildResult
     from builder.exporter.types import OutputSpec
@@ -104,7 +104,13 @@ FLAGS = (
     many(
         "registry-auth-tlscontext", "", "TLS for one registry (host=,ca=,cert=,key=,insecure=)", hidden=True
     ),
-    text("debug-json-cache-metrics", "", "Accepted for compatibility", hidden=True),
+    text(
+        "debug-json-cache-metrics",
+        "",
+        "Write counts of cached steps to a file (or stdout, stderr)",
+        metavar="file",
+        hidden=True,
+    ),
     many("security-opt", "", "Accepted for compatibility", hidden=True),
     text("builder", "", "Accepted for compatibility", hidden=True),
     *space.FLAGS,
@@ -124,8 +130,10 @@ def run(app: App, args: Args) -> int:
 
         return call(app, args)
     iidfile = args.text("iidfile")
-    if iidfile:
-        _remove_stale(iidfile)
+    for path in filter(None, (iidfile, args.text("ref-file"), args.text("metadata-file"))):
+        from cli.files import prepare
+
+        prepare(path, stale=path == iidfile)
     request = request_from(app, args)
     made = partial(_explained if args.on("explain") else _build, app, args)
     result = on_failure.attended(app, args, request, made)
@@ -149,9 +157,11 @@ def _plain(args: Args) -> Args:
         from cli.frontend_options import translated
 
         args = translated(args)
-    if not args.words:
-        raise wrong(COMMANDS[0], "'pybuild build' requires 1 argument")
-    return args
+    if args.words:
+        return args
+    from cli.llb import from_stdin
+
+    return from_stdin(COMMANDS[0], args)
 
 
 def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
@@ -162,7 +172,7 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
     mode = args.text("progress") or app.settings.progress
     check_mode(mode)  # -q does not make a wrong one right
     progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
-    with progress, Interrupt(progress.close) as interrupt, _traced(args, progress) as watcher:
+    with progress, Interrupt(progress.close) as interrupt, _watched(args, progress) as watcher:
         try:
             return build(app.store, request, on_event=watcher, machine=app.machine, cancel=interrupt.cancel)
         except Cancelled:
@@ -173,17 +183,13 @@ def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
             raise
 
 
-@contextmanager
-def _traced(args: Args, progress: OnEvent) -> Iterator[OnEvent]:
-    """``progress``, and with ``--trace`` a file beside it."""
-    path = args.text("trace")
-    if not path:
-        yield progress
-        return
-    from cli.render.trace import trace
+def _watched(args: Args, progress: OnEvent) -> AbstractContextManager[OnEvent]:
+    """``progress``, and what is written beside it."""
+    if not (args.text("trace") or args.text("debug-json-cache-metrics")):
+        return nullcontext(progress)
+    from cli.render.watchers import watched
 
-    with trace(path, progress) as watcher:
-        yield watcher
+    return watched(args, progress)
 
 
 def _explained(app: App, args: Args, request: BuildRequest) -> BuildResult:
@@ -212,12 +218,14 @@ def request_from(app: App, args: Args) -> BuildRequest:
     context, dockerfile = args.words[0], args.optional("file") or None
     if context == "-" and dockerfile == "-":
         raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
+    alone = not context and args.given("llb")
+    context = "-" if alone else context
     uses_stdin = "-" in (context, dockerfile)
-    if uses_stdin and is_terminal(0):
+    if uses_stdin and not alone and is_terminal(0):
         app.note("pybuild: reading from the terminal; end with Ctrl-D")
     return BuildRequest(
         context=context,
-        stdin=app.stdin if uses_stdin else None,
+        stdin=(BytesIO() if alone else app.stdin) if uses_stdin else None,
         stdout=app.stdout if any(spec.dest == "-" for spec in outputs) else None,
         dockerfile=dockerfile,
         tags=args.many("tag"),
@@ -352,8 +360,7 @@ def _annotated(spec: OutputSpec, annotations: tuple[str, ...]) -> OutputSpec:
 def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) -> None:
     """What stands after the progress: warnings (DIA-05, BLD-35), and with -q the id (BLD-07)."""
     unused = [name for name in result.unused_build_args if not options.is_implicit_arg(name)]
-    mode = args.text("progress") or app.settings.progress
-    quiet = args.on("quiet") or mode == "quiet"
+    quiet = args.on("quiet") or (args.text("progress") or app.settings.progress) == "quiet"
     if unused and not quiet:
         from cli.render.text import printable
 
@@ -361,23 +368,13 @@ def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) 
         for hint in result.unused_hints:
             app.note(f"hint: {printable(hint)}")
     if result.warnings and not quiet:
-        from cli.render.warnings import text_lines, warning_lines
+        from cli.render.warnings import summary
 
-        lines = text_lines(result.dockerfile) if app.debug else ()
-        app.note("\n" + "\n".join(warning_lines(result.warnings, lines, expand=app.debug)))
+        app.note(summary(result, expand=app.debug))
     if quiet and all(spec.dest != "-" for spec in request.outputs):
         found = result.image_id or result.digest
         if found:
             app.say(found)
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise UsageError(f"--iidfile {path}: {error.strerror}") from error
 
 
 def _write_file(path: str, data: bytes) -> None:

@@ -1,10 +1,11 @@
-"""``pybuild history ls``, ``inspect``, ``logs``, ``rm``, ``pin``, ``unpin``, ``export``: builds on record."""
+"""``pybuild history ls``, ``inspect``, ``logs``, ``trace``, ``rm``, ``pin``, ``unpin``, ``export``."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from builder.build import history
@@ -16,7 +17,7 @@ from cli.render.buildrecord import duration
 from cli.render.listing import listing
 from cli.render.text import ago, printable, rfc3339
 
-_HEADS = {
+HEADS = {
     "Ref": "BUILD ID",
     "Name": "NAME",
     "Status": "STATUS",
@@ -40,6 +41,11 @@ _WIDTH = 40
 
 def ls(app: App, args: Args) -> int:
     """List the builds, running ones first."""
+    return list_builds(app, args, _COLUMNS)
+
+
+def list_builds(app: App, args: Args, columns: tuple[str, ...], heads: Mapping[str, str] = HEADS) -> int:
+    """A table with these columns, or what ``--format`` says; ``heads`` replace the usual titles."""
     from cli.historyfilter import parse_filters
 
     matches = parse_filters(args.many("filter"))
@@ -53,12 +59,14 @@ def ls(app: App, args: Args) -> int:
         for record in found:
             app.say(record.ref)
         return 0
-    rows = [_row(record, whole=args.on("no-trunc")) for record in found]
-    app.write(listing(rows, _COLUMNS, _HEADS, args.text("format")).encode("utf-8", "surrogateescape"))
+    rows = [row_of(record, whole=args.on("no-trunc")) for record in found]
+    shown = listing(rows, columns, heads, args.text("format"))
+    app.write(shown.encode("utf-8", "surrogateescape"))
     return 0
 
 
-def _row(record: BuildRecord, *, whole: bool) -> dict[str, Any]:
+def row_of(record: BuildRecord, *, whole: bool) -> dict[str, Any]:
+    """What a list shows of a build; what is long is cut off unless it shall be ``whole``."""
     from cli.render.text import ellipsis
 
     now = time.time_ns()
@@ -106,7 +114,7 @@ def inspect(app: App, args: Args) -> int:
 
 def _attachment(app: App, words: tuple[str, ...]) -> int:
     """``history inspect attachment [REF [DIGEST|TYPE]]``; without the last the definition."""
-    record = history.find(app.store, *words[:1])
+    record = history.finalized(app.store, history.find(app.store, *words[:1]))
     wanted = words[1] if len(words) > 1 else history.DEFINITION_TYPE
     for found in history.attachments(app.store, record):
         if wanted in (found.digest, found.media_type) or (
@@ -119,6 +127,12 @@ def _attachment(app: App, words: tuple[str, ...]) -> int:
         hint=f"pybuild history inspect {record.ref}",
         code="no-such-attachment",
     )
+
+
+def trace(app: App, args: Args) -> int:
+    """Give out the spans of one build."""
+    app.write(history.trace(app.store, history.find(app.store, *args.words)) + b"\n")
+    return 0
 
 
 def logs(app: App, args: Args) -> int:
@@ -198,21 +212,16 @@ def export(app: App, args: Args) -> int:
     return 0
 
 
-_REFS = "REF is an id or its beginning, ^0 for the last build, ^1 for the one before it; the default is ^0."
+REFS = "REF is an id or its beginning, ^0 for the last build, ^1 for the one before it; the default is ^0."
+LS_FLAGS = (
+    many("filter", "", "ref=, status=, repository=, startedAt>10m, completedAt<..., duration>=5s"),
+    text("format", "", "Template, table TEMPLATE, or json"),
+    number("limit", "", "Show only the newest"),
+    switch("no-trunc", "", "Show everything"),
+    switch("quiet", "q", "Show only ids"),
+)
 COMMANDS = (
-    Command(
-        "history ls",
-        "[OPTIONS]",
-        "List the builds on record",
-        ls,
-        flags=(
-            many("filter", "", "ref=, status=, repository=, startedAt>10m, completedAt<..., duration>=5s"),
-            text("format", "", "Template, table TEMPLATE, or json"),
-            number("limit", "", "Show only the newest"),
-            switch("no-trunc", "", "Show everything"),
-            switch("quiet", "q", "Show only ids"),
-        ),
-    ),
+    Command("history ls", "[OPTIONS]", "List the builds on record", ls, flags=LS_FLAGS),
     Command(
         "history inspect",
         "[OPTIONS] [REF] | attachment [REF [DIGEST|TYPE]]",
@@ -220,7 +229,7 @@ COMMANDS = (
         inspect,
         flags=(text("format", "", "Template, or json"),),
         words=(0, 3),
-        details=_REFS,
+        details=REFS,
     ),
     Command(
         "history logs",
@@ -229,7 +238,7 @@ COMMANDS = (
         logs,
         flags=(text("progress", "", '"plain", "rawjson", "tty"', default="plain"),),
         words=(0, 1),
-        details=_REFS,
+        details=REFS,
     ),
     Command(
         "history rm",
@@ -238,10 +247,18 @@ COMMANDS = (
         rm,
         flags=(switch("all", "", "All that are neither running nor pinned"),),
         words=(0, None),
-        details=_REFS,
+        details=REFS,
     ),
-    Command("history pin", "REF...", "Keep builds on record", pin, words=(1, None), details=_REFS),
-    Command("history unpin", "REF...", "Let builds go by age again", unpin, words=(1, None), details=_REFS),
+    Command(
+        "history trace",
+        "[REF]",
+        "Print the OpenTelemetry spans of a build (OTLP JSON)",
+        trace,
+        words=(0, 1),
+        details=REFS,
+    ),
+    Command("history pin", "REF...", "Keep builds on record", pin, words=(1, None), details=REFS),
+    Command("history unpin", "REF...", "Let builds go by age again", unpin, words=(1, None), details=REFS),
     Command(
         "history export",
         "[OPTIONS] [REF...]",
@@ -249,6 +266,6 @@ COMMANDS = (
         export,
         flags=(text("output", "o", "File to write", metavar="file"), switch("all", "", "All builds")),
         words=(0, None),
-        details=_REFS,
+        details=REFS,
     ),
 )

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.build.report import BuildReport, StepReport
 
+_CAUSES = 10
 FLAGS = (
     switch("all", "a", "Show the steps that did not run, too"),
     text("format", "", '"text" or "json"', default="text"),
@@ -86,17 +87,37 @@ def _list(reports: tuple[BuildReport, ...]) -> str:
 
 def _text(report: BuildReport, steps: tuple[StepReport, ...], *, every: bool) -> list[str]:
     lines = [f"Build {report.id} of {printable(report.context)}, {ago(report.created_ns, time.time_ns())}"]
-    shown = [step for step in steps if every or step.status in ("ran", "failed")]
+    shown = [step for step in steps if every or _is_worth_telling(step)]
     for step in shown:
         lines += ["", f"{_mark(step)} {printable(step.name)}"]
-        lines += [f"    because {printable(cause.text, keep='')}" for cause in step.causes[:1]]
-        lines += [f"        and {printable(cause.text, keep='')}" for cause in step.causes[1:]]
-    cached = sum(step.status == "cached" for step in report.steps)
+        texts = [printable(cause.text, keep="") for cause in step.causes]
+        hidden = 0 if every or len(texts) <= _CAUSES + 1 else len(texts) - _CAUSES
+        lines += [f"    because {text}" for text in texts[:1]]
+        lines += [f"        and {text}" for text in texts[1 : len(texts) - hidden]]
+        if hidden:
+            lines.append(f"        and for {hidden} more reasons: pybuild explain {report.id} {_word(step)}")
+    cached = sum(step.status == "cached" and not _is_internal(step) for step in report.steps)
     if not shown:
         lines += ["", f"Nothing had to run: {_count(cached)} came from the cache."]
     elif cached and not every:
         lines += ["", f"{_count(cached)} came from the cache."]
     return lines
+
+
+def _is_worth_telling(step: StepReport) -> bool:
+    """Internal steps only when they fail: what made them run is said where they are used."""
+    return step.status == "failed" or (step.status == "ran" and not _is_internal(step))
+
+
+def _is_internal(step: StepReport) -> bool:
+    return step.name.startswith("[internal]")
+
+
+def _word(step: StepReport) -> str:
+    """What names a step on the command line."""
+    import shlex
+
+    return str(step.number) if step.number else shlex.quote(printable(step.name))
 
 
 def _count(number: int) -> str:

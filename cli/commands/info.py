@@ -15,12 +15,12 @@ def facts(app: App) -> dict[str, Any]:
     from builder.containers import every
     from builder.oci.platform import host_platform
     from cli.commands.version import facts as version_facts
-    from runtime import cgroups
+    from runtime import hierarchies
     from runtime.rootless import rung
 
     store = app.store
     states = [container.state for container in every(store)]
-    groups = cgroups.probe()
+    groups = hierarchies.probe()
     running = sum(state.running and state.status != "paused" for state in states)
     paused = sum(state.status == "paused" for state in states)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 
-from builder.errors import PybuildError
 from cli.app import App, is_terminal
-from cli.filters import filters, usage_filter
+from cli.filters import usage_filter
 from cli.flags import Args, Command, Flag, many, switch, text
+from cli.pruning import Chosen, remove_builds, remove_containers, remove_images, remove_volumes
 from cli.render.text import ago, human_size
 from cli.space import space_bytes
-from cli.units import duration_seconds
+from cli.units import duration_seconds, point_in_time_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _ALL = switch("all", "a", "Remove all that is not in use, not only what nothing names")
 _FORCE = switch("force", "f", "Do not ask")
 _FILTER = many("filter", "", "Remove only some")
+_UNTIL = "until="
+_SIZES = ("keep-storage", "keep-storage-min", "free-storage")
 _CACHE_LIMITS = (
     text(
         "keep-duration", "", "Keep what was used within this time", metavar="duration", aliases=("keep-for",)
@@ -55,9 +57,11 @@ _CACHE_LIMITS = (
 def everything(app: App, args: Args) -> int:
     """Stopped containers, then images without a name (all unused ones with ``--all``), then the cache.
 
-    A filter is over the build cache, so with one nothing else is removed.
+    Filters and limits on size are over the build cache, so with one of them nothing else is removed;
+    ``--keep-duration``, and the filter ``until``, hold for everything.
     """
-    if args.many("filter"):
+    only_cache = any(not item.startswith(_UNTIL) for item in args.many("filter"))
+    if only_cache or any(args.given(flag) for flag in _SIZES):
         return cache(app, args)
     what = (
         "all stopped containers, unused images and build cache"
@@ -67,12 +71,13 @@ def everything(app: App, args: Args) -> int:
     limits = _limits(app, args)
     if not _sure(args, f"This will remove {what}."):
         return 1
-    _containers(app)
-    _images(app, everything=args.on("all"))
+    chosen = Chosen.unused(limits["keep_duration_s"])
+    _told(app, "Containers", remove_containers(app, chosen))
+    _told(app, "Images", remove_images(app, chosen, everything=args.on("all")))
     if args.on("volumes"):
-        _volumes(app)
+        _told(app, "Volumes", remove_volumes(app, chosen, everything=False))
     if args.on("history"):
-        _history(app)
+        _told(app, "Builds", remove_builds(app, chosen))
     return _cache(app, limits)
 
 
@@ -85,18 +90,20 @@ def cache(app: App, args: Args) -> int:
 
 def containers(app: App, args: Args) -> int:
     """Stopped containers."""
+    chosen = Chosen.of(args.many("filter"))
     if not _sure(args, "This will remove all stopped containers."):
         return 1
-    _containers(app)
+    _told(app, "Containers", remove_containers(app, chosen))
     return 0
 
 
 def images(app: App, args: Args) -> int:
     """Images without a name, or without a container."""
+    chosen = Chosen.of(args.many("filter"), "dangling")
     what = "all images without a container" if args.on("all") else "all images without a name"
     if not _sure(args, f"This will remove {what}."):
         return 1
-    _images(app, everything=args.on("all"), wanted=args.many("filter"))
+    _told(app, "Images", remove_images(app, chosen, everything=args.on("all")))
     return 0
 
 
@@ -109,56 +116,26 @@ def _sure(args: Args, warning: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _containers(app: App) -> None:
-    from builder.containers import prune
-
-    gone = prune(app.store)
+def _told(app: App, what: str, gone: list[str]) -> None:
     if gone:
-        app.say("Deleted Containers:\n" + "\n".join(container.id for container in gone) + "\n")
-
-
-def _images(app: App, *, everything: bool, wanted: tuple[str, ...] = ()) -> None:
-    from builder.images import list_images, remove
-    from builder.images.naming import container_of
-
-    chosen = filters(wanted, ("dangling", "label", "until"))
-    pairs = [(key, value) for key, values in chosen.items() for value in values]
-    rows = list_images(app.store, filters=pairs)
-    lines: list[str] = []
-    for row in {row.id: row for row in rows if everything or row.dangling}.values():
-        if container_of(app.store, row.id) is not None:
-            continue
-        try:
-            lines += map(str, remove(app.store, str(row.id), force=True))
-        except PybuildError as error:
-            app.note(f"pybuild: {error.message}")
-    if lines:
-        app.say("Deleted Images:\n" + "\n".join(lines) + "\n")
-
-
-def _volumes(app: App) -> None:
-    from cli.commands.volume import remove_unused
-
-    gone = remove_unused(app, everything=False)
-    if gone:
-        app.say("Deleted Volumes:\n" + "\n".join(gone) + "\n")
-
-
-def _history(app: App) -> None:
-    from builder.build.history import remove_all
-
-    gone = remove_all(app.store)
-    if gone:
-        app.say("Deleted Builds:\n" + "\n".join(gone) + "\n")
+        app.say(f"Deleted {what}:\n" + "\n".join(gone) + "\n")
 
 
 def _limits(app: App, args: Args) -> _Limits:
-    """What the flags say; read before anything is removed. Raises UsageError."""
-    usage_filter(args.many("filter"))
+    """What the flags say; read before anything is removed. Docker's filter ``until`` is ``--keep-duration``.
+
+    Raises UsageError.
+    """
+    given = args.many("filter")
+    times = [item.removeprefix(_UNTIL) for item in given if item.startswith(_UNTIL)]
+    now_ns = time.time_ns()
+    ages = [(now_ns - point_in_time_ns(text, now_ns, "filter until")) / 1e9 for text in times]
+    chosen = tuple(item for item in given if not item.startswith(_UNTIL))
+    usage_filter(chosen)
     return {
         "all": args.on("all"),
-        "filters": args.many("filter"),
-        "keep_duration_s": _duration(args, "keep-duration"),
+        "filters": chosen,
+        "keep_duration_s": max([_duration(args, "keep-duration"), *ages]),
         "keep_bytes": _bytes(app, args, "keep-storage") if args.given("keep-storage") else None,
         "reserved_bytes": _bytes(app, args, "keep-storage-min"),
         "min_free_bytes": _bytes(app, args, "free-storage"),

@@ -49,7 +49,8 @@ def ls(app: App, args: Args) -> int:
             app.say(row.name)
         return 0
     shown = [
-        document(row) | {"Labels": ",".join(f"{k}={v}" for k, v in _labels(row).items())} for row in rows
+        document(row) | {"Labels": ",".join(f"{k}={v}" for k, v in volume_labels(row).items())}
+        for row in rows
     ]
     app.write(listing(shown, ("Driver", "Name"), HEADS, args.text("format")).encode())
     return 0
@@ -60,7 +61,7 @@ def _matches(app: App, row: VolumeRow, wanted: dict[str, tuple[str, ...]]) -> bo
         return False
     if "driver" in wanted and "local" not in wanted["driver"]:
         return False
-    if not label_matches(_labels(row), wanted.get("label", ())):
+    if not label_matches(volume_labels(row), wanted.get("label", ())):
         return False
     dangling = wanted.get("dangling", ())
     return all(boolean(text, "dangling") == (not users(app, row.name)) for text in dangling)
@@ -93,7 +94,7 @@ def document(row: VolumeRow) -> dict[str, Any]:
     return {
         "CreatedAt": rfc3339(row.created_ns),
         "Driver": "local",
-        "Labels": _labels(row) or None,
+        "Labels": volume_labels(row) or None,
         "Mountpoint": str(row.path),
         "Name": row.name,
         "Options": None,
@@ -101,7 +102,8 @@ def document(row: VolumeRow) -> dict[str, Any]:
     }
 
 
-def _labels(row: VolumeRow) -> dict[str, str]:
+def volume_labels(row: VolumeRow) -> dict[str, str]:
+    """The labels of a volume."""
     found = row.data.get("Labels") or {}
     return {str(key): str(value) for key, value in found.items()}
 
@@ -129,18 +131,11 @@ def rm(app: App, args: Args) -> int:
 
 def prune(app: App, args: Args) -> int:
     """Remove volumes that no container uses: anonymous ones, or all."""
-    for name in remove_unused(app, everything=args.on("all")):
+    from cli.pruning import Chosen, remove_volumes
+
+    for name in remove_volumes(app, Chosen.of(args.many("filter"), "all"), everything=args.on("all")):
         app.say(name)
     return 0
-
-
-def remove_unused(app: App, *, everything: bool) -> list[str]:
-    """Remove volumes without a container; the names of those removed."""
-    gone = []
-    for row in app.store.volumes.list():
-        if (everything or row.anonymous) and not users(app, row.name) and app.store.volumes.remove(row.name):
-            gone.append(row.name)
-    return gone
 
 
 COMMANDS = (
@@ -183,7 +178,7 @@ COMMANDS = (
         prune,
         flags=(
             switch("all", "a", "Those with a name too"),
-            many("filter", "", "Accepted for compatibility", hidden=True),
+            many("filter", "", "Remove only some (all, label, until)"),
             switch("force", "f", "Do not ask"),
         ),
     ),

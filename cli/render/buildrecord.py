@@ -25,7 +25,9 @@ def duration(ns: int) -> str:
 
 
 def record_json(store: Store, record: BuildRecord) -> dict[str, Any]:
-    """All fields, empty ones left out."""
+    """All fields, empty ones left out. The trace is made first, if it was not yet."""
+    record = history.finalized(store, record)
+    attachments = history.attachments(store, record)
     data = record.data
     attrs: dict[str, str] = data.get("attrs") or {}
     counts = _counts(store, record)
@@ -59,7 +61,10 @@ def record_json(store: Store, record: BuildRecord) -> dict[str, Any]:
         "Image": data.get("image_id"),
         "Digest": data.get("digest"),
         "Steps": data.get("steps"),
-        "Attachments": [_attachment(item) for item in history.attachments(store, record)],
+        "Attachments": [_attachment(item) for item in attachments],
+        "Trace": next(
+            (_attachment(item) for item in attachments if item.media_type == history.TRACE_TYPE), None
+        ),
     }
     return {key: value for key, value in out.items() if value not in (None, "", [], {}, ())}
 

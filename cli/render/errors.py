@@ -6,7 +6,9 @@ traceback with ``--debug``.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -15,6 +17,10 @@ from cli.render.snippet import Place, places_of, snippet
 from cli.render.text import printable
 
 BUG_STATUS = 70
+_HINTS = {
+    errno.EMFILE: "this process may open too few files at a time: raise ulimit -n, or lower --parallel",
+    errno.ENFILE: "this machine has too many files open: raise fs.file-max",
+}
 
 
 def report(error: BaseException, *, debug: bool, form: str, stream: TextIO) -> int:
@@ -42,7 +48,8 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, PybuildError):
         return "".join(f"{line}\n" for line in _expected(error))
     if isinstance(error, OSError):
-        return f"pybuild: {_os_error(error)}\n"
+        hint = _HINTS.get(error.errno or 0)
+        return f"pybuild: {_os_error(error)}\n" + (f"hint: {hint}\n" if hint else "")
     if isinstance(error, MemoryError):
         return "pybuild: out of memory\n"
     return (
@@ -112,8 +119,18 @@ def _contexts(error: PybuildError) -> tuple[str, ...]:
 
 
 def _os_error(error: OSError) -> str:
+    if error.errno == errno.ENOENT and error.filename is None and _nowhere():
+        return "the current directory has been removed"
     where = f"{printable(str(error.filename))}: " if error.filename is not None else ""
     return f"{where}{error.strerror or error}"
+
+
+def _nowhere() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def error_json(error: BaseException, status: int) -> dict[str, Any]:

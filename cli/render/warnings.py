@@ -37,6 +37,13 @@ class Warned(Protocol):
     def hint(self) -> str: ...
 
 
+def summary(told: object, *, expand: bool) -> str:
+    """The warnings of a build's result, or of the failure that it ended with."""
+    source = text_lines(getattr(told, "dockerfile", b"")) or getattr(told, "source_lines", ())
+    found: Sequence[Warned] = getattr(told, "warnings", ())
+    return "\n" + "\n".join(warning_lines(found, source if expand else (), expand=expand))
+
+
 def warning_lines(warnings: Sequence[Warned], source: tuple[str, ...], *, expand: bool) -> Iterator[str]:
     """A summary; with ``expand`` each warning with what it is about and its lines of ``source``."""
     count = len(warnings)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
+from tests.support.web import directory
 
 
 @pytest.fixture(scope="session")
@@ -23,19 +21,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made.close()
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Lab]:
+    """A laboratory that a test has for itself."""
+    made = Lab(tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """A web server on the loopback: its address and the directory that it serves."""
     root = tmp_path_factory.mktemp("site")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", root
-    server.shutdown()
-    server.server_close()
+    with directory(root) as url:
+        yield url, root
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import bz2
-import functools
 import gzip
-import http.server
 import io
 import lzma
 import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import zstandard
 from builder.errors import PybuildError
 from builder.exporter.types import OutputSpec
 from tests.support.buildlab import Built, Lab
+from tests.support.web import directory
 
 pytestmark = pytest.mark.root
 
@@ -34,15 +32,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     root = tmp_path_factory.mktemp("site")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", root
-    server.shutdown()
-    server.server_close()
+    with directory(root) as url:
+        yield url, root
 
 
 def archive(files: dict[str, str]) -> bytes:

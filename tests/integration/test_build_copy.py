@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import gzip
-import http.server
 import io
 import lzma
 import os
 import subprocess
 import tarfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 
 from builder.errors import PybuildError, SolveError
 from tests.support.buildlab import Lab
+from tests.support.web import directory
 
 pytestmark = pytest.mark.root
 
@@ -270,15 +268,8 @@ def test_add_unpacks_archives(lab: Lab, pack: object) -> None:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     root = tmp_path_factory.mktemp("site")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", root
-    server.shutdown()
-    server.server_close()
+    with directory(root) as url:
+        yield url, root
 
 
 def test_add_url(lab: Lab, site: tuple[str, Path]) -> None:

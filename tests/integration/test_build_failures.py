@@ -6,7 +6,6 @@ import io
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from builder.build.failed import MAX_FAILED, kept_steps
 from builder.cache.store import Store
 from tests.support.buildlab import base_tar
 from tests.support.cli import Runner
+from tests.support.web import Handler, serving
 
 pytestmark = pytest.mark.root
 
@@ -107,31 +107,19 @@ def test_retries_start_from_a_clean_tree_and_are_told(runner: Runner, tmp_path: 
 
 
 def test_a_source_that_fails_is_asked_again(runner: Runner, tmp_path: Path) -> None:
-    import http.server
-
     asked: list[str] = []
 
-    class Flaky(http.server.BaseHTTPRequestHandler):
+    class Flaky(Handler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(200 if len(asked) > 1 else 503)
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"ok")
+            self.answer(b"ok", 200 if len(asked) > 1 else 503)
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        text = f"FROM scratch\nADD http://127.0.0.1:{server.server_port}/f /f\n"
+    with serving(Flaky) as url:
+        text = f"FROM scratch\nADD {url}/f /f\n"
         assert "503" in build(runner, tmp_path, text, status=1).err
         asked.clear()
         done = build(runner, tmp_path, text, "--retry=1")
         assert "attempt 1 of 2 failed: invalid response status 503" in done.err
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_the_python_api_takes_the_same_options(runner: Runner, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 
+from builder.exporter.types import OutputSpec
 from tests.support.buildlab import Built, Lab
 
 pytestmark = pytest.mark.root
@@ -30,7 +31,8 @@ def made_by(tmp: Path, driver: Driver) -> tuple[str, ...]:
     try:
         assert lab.store.snapshots.driver == driver
         context = lab.context({"data/one": "1", "data/two": "2"})
-        built = Built(lab, lab.build(context, TEXT, build_args=(("SOURCE_DATE_EPOCH", "1600000000"),)))
+        clamped = OutputSpec.parse("type=image,source-date-epoch=1600000000,rewrite-timestamp=true")
+        built = Built(lab, lab.build(context, TEXT, outputs=(clamped,)))
         assert built.read("linked/two") == "2"
         assert built.read("out/d/new") == "new\n"
         return tuple(str(diff_id) for diff_id in built.config.diff_ids)[1:]

@@ -16,8 +16,8 @@ from builder import containers as c
 from builder.containers import options
 from builder.errors import PybuildError
 from runtime import state
-from runtime.attach import Session
 from runtime.errors import CommandNotExecutable, CommandNotFound
+from runtime.session import Session
 from tests.support.containerlab import ContainerLab, container_lab, drive, monitors_of
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]

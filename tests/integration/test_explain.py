@@ -76,10 +76,10 @@ CHANGES: dict[str, tuple[Callable[[Lab, Path], dict[str, Any]], str, list[Cause]
     "ignored": (
         files(lambda r: (r / ".dockerignore").write_text("d/b\nDockerfile\n.dockerignore\n")),
         "COPY",
-        [Cause("file-removed", "d/b")],
+        [Cause("ignored", "d/b", note="line 1 of .dockerignore: d/b")],
     ),
-    "build argument": (options(build_args=(("V", "2"),)), "echo", [Cause("variable", "V", "1", "2")]),
-    "argument default": (edit("ARG V=1", "ARG V=3"), "echo", [Cause("variable", "V", "1", "3")]),
+    "build argument": (options(build_args=(("V", "2"),)), "echo", [Cause("argument", "V", "1", "2", "given with --build-arg")]),
+    "argument default": (edit("ARG V=1", "ARG V=3"), "echo", [Cause("argument", "V", "1", "3", "the default in the Dockerfile")]),
     "variable": (edit("ENV E=1", "ENV E=2"), "echo", [Cause("variable", "E", "1", "2")]),
     "command": (
         edit("echo $V >", "echo other >"), "echo",
@@ -95,8 +95,9 @@ CHANGES: dict[str, tuple[Callable[[Lab, Path], dict[str, Any]], str, list[Cause]
     "chmod": (edit("COPY . src", "COPY --chmod=700 . src"), "COPY",
               [Cause("command", "", "COPY . src", "COPY --chmod=700 . src")]),
     "upstream": (files(lambda r: (r / "a").write_text("x")), "echo", [Cause("upstream", "[3/5] COPY . src")]),
-    "no cache": (options(no_cache=True), "echo", [Cause("no-cache")]),
-    "inserted step": (edit("RUN echo", "RUN seq 3\nRUN echo"), "echo", [Cause("upstream", "[4/6] RUN seq 3")]),
+    "no cache": (options(no_cache=True), "echo", [Cause("no-cache", "--no-cache")]),
+    "inserted step": (edit("RUN echo", "RUN seq 3\nRUN echo"), "echo",
+                      [Cause("upstream", "[4/6] RUN seq 3", "[3/5] COPY . src", "[4/6] RUN seq 3")]),
 }  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def test_warnings_are_told_again_by_a_cached_build(pybuild: Runner, tmp_path: Pa
     assert summary.splitlines()[1:] == [
         ' - LegacyKeyValueFormat: "ENV key=value" should be used instead of legacy "ENV key value" format (line 2)',
         " - UndefinedVar: Usage of undefined variable '$LATER' (line 3)",
-        "   hint: ARG LATER is declared later, on line 4: move it up",
+        "   hint: ARG LATER is declared on line 4, after its use: move it up",
     ]
     assert again.err.endswith(summary)
     assert "load build definition" not in again.err, "the cached build was planned again"

@@ -7,15 +7,14 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from builder.frontend.errors import BadOption
 from tests.integration.test_git_source import Server
 from tests.support.buildlab import Built, Lab
+from tests.support.web import Handler, serving
 
 pytestmark = pytest.mark.root
 
@@ -60,26 +59,16 @@ def site() -> Iterator[str]:
             info.size, info.mtime = len(data), when
             tar.addfile(info, io.BytesIO(data))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Dated(Handler):
         def do_GET(self) -> None:
             data = archive.getvalue() if self.path == "/a.tar.gz" else b"text"
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            if self.path == "/dated":
-                self.send_header("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")
-            self.end_headers()
-            self.wfile.write(data)
+            dated = {"Last_Modified": "Wed, 01 Jan 2020 00:00:00 GMT"} if self.path == "/dated" else {}
+            self.answer(data, **dated)
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving(Dated) as url:
+        yield url
 
 
 def created(lab: Lab, context: Path | str, text: str | None = None, **more: object) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -145,6 +146,12 @@ class Built:
     def layers(self) -> int:
         """How many layers the image has."""
         return len(self.found.manifest.layers)
+
+    def layer_names(self, index: int = -1) -> list[str]:
+        """What is in one layer, the last by default."""
+        data = self.lab.store.blobs.read(self.found.manifest.layers[index].digest, 1 << 26)
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(data))) as tar:
+            return tar.getnames()
 
     def history(self) -> list[str]:
         """``created_by`` of the entries that this build made."""

@@ -15,7 +15,7 @@ from builder import containers as c
 from builder.cache.store import Store
 from builder.errors import PybuildError
 from builder.images import import_
-from runtime.attach import Session
+from runtime.session import Session
 from tests.support.busybox_root import make_root
 
 IMAGE = "box"

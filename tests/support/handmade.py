@@ -36,7 +36,7 @@ class Sources(Base):
     def key(self, op: Any, platform: Any, reporter: Any) -> str:
         return keys.source_key("image", op.identifier)
 
-    def fetch(self, op: Any, platform: Any, reporter: Any, cancel: Any) -> Any:
+    def fetch(self, op: Any, platform: Any, reporter: Any, cancel: Any, *, lazy: bool = False) -> Any:
         if op.identifier.startswith(_GIVEN):
             return op.identifier.removeprefix(_GIVEN)
         return super().fetch(op, platform, reporter, cancel)

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -401,12 +402,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def running_registry() -> Iterator[Registry]:
-    """A registry on a free loopback port."""
+def running_registry(tls: ssl.SSLContext | None = None) -> Iterator[Registry]:
+    """A registry on a free loopback port, behind TLS if a context for that is given."""
     registry = Registry()
     handler = type("Handler", (_Handler,), {"registry": registry})
     server = _Server(("127.0.0.1", 0), handler)
     registry.host = f"127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:

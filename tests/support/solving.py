@@ -47,13 +47,16 @@ class Base:
     def tree(self, op):
         return None
 
-    def select(self, op, copies):
+    def select(self, op, copies, on_read=None):
         raise AssertionError("no local sources here")
+
+    def pin(self, op):
+        return ""
 
     def key(self, op, platform, reporter):
         return keys.source_key("image", op.identifier)
 
-    def fetch(self, op, platform, reporter, cancel):
+    def fetch(self, op, platform, reporter, cancel, *, lazy=False):
         with self._lock:
             self.fetched += 1
             known = self._store.records.lookup("base")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime import hosts, ipam, specfile, state, statefile, wire
-from runtime.attach import DetachKeys, parse_detach_keys
+from runtime.detachkeys import DetachKeys, parse_detach_keys
 from runtime.errors import ContainerError, NoSuchContainer
 from runtime.hosts import BadHostEntry
 from runtime.jsonlog import parse_time, read_log

@@ -170,7 +170,7 @@ def test_heredoc_sources():
         ("HEALTHCHECK CMD", "dockerfile-syntax", "Missing command after HEALTHCHECK CMD"),
         ("HEALTHCHECK NONE a", "dockerfile-syntax", "HEALTHCHECK NONE takes no arguments"),
         ("HEALTHCHECK X a", "dockerfile-syntax", 'Unknown type "X" in HEALTHCHECK (try CMD)'),
-        ("HEALTHCHECK --interval=1us CMD a", "dockerfile-syntax", 'Interval "1us" cannot be less than 1ms'),
+        ("HEALTHCHECK --interval=1us CMD a", "dockerfile-syntax", 'Interval "interval" cannot be less than 1ms'),
         ("HEALTHCHECK --interval=1 CMD a", "dockerfile-syntax", 'time: invalid duration "1"'),
         ("HEALTHCHECK --retries=-1 CMD a", "dockerfile-syntax", "--retries cannot be negative (-1)"),
         ("ONBUILD", "dockerfile-syntax", "ONBUILD requires at least one argument"),

@@ -112,7 +112,7 @@ def test_duplicate_names_mean_the_last_before_use():
             "circular dependency detected on stage",
         ),
         ("FROM a\nCOPY --from=1 x y\n", "unknown-stage", "invalid stage index 1"),
-        ("FROM a\nCOPY --from=0 x y\n", "unknown-stage", "invalid stage index 0"),
+        ("FROM a\nCOPY --from=0 x y\n", "circular-stages", "circular dependency detected on stage: stage-0"),
     ],
 )
 def test_refused(text, code, message):

@@ -63,7 +63,7 @@ def test_outline_of_another_target_leaves_out_the_rest() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("FROM a\nENV X=$LATE\nARG LATE=1\n", "ARG LATE is declared later, on line 3: move it up"),
+        ("FROM a\nENV X=$LATE\nARG LATE=1\n", "ARG LATE is declared on line 3, after its use: move it up"),
         (
             "ARG EARLY=1\nFROM a\nENV X=$EARLY\n",
             "ARG EARLY on line 1 is for FROM only: declare it again in this stage, with ARG EARLY",

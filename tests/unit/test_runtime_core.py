@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import capabilities, cgroups, devicefilter, idmap, init, messages, plan, seccomp, user
+from runtime import capabilities, devicefilter, hierarchies, idmap, init, messages, plan, seccomp, user
 from runtime import limits as limits_module
 from runtime.errors import CommandNotFound, SetupFailed, UserNotFound
 from runtime.setup import Setup
@@ -396,7 +396,7 @@ def test_capability_names() -> None:
     ],
 )
 def test_group_paths(parent: str, expected: str) -> None:
-    assert cgroups.group_path("c1", parent) == expected
+    assert hierarchies.group_path("c1", parent) == expected
 
 
 def test_hierarchies_are_found(tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ def test_hierarchies_are_found(tmp_path: Path) -> None:
         f"4 1 0:4 / {tmp_path} rw - cgroup2 cgroup2 rw\n"
     )
     (tmp_path / "cgroup.controllers").write_text("pids io\n")
-    found = cgroups.probe(str(file))
+    found = hierarchies.probe(str(file))
     assert found.unified == str(tmp_path)
     assert found.v1["cpuacct"] == found.v1["cpu"] == "/sys/fs/cgroup/cpu,cpuacct"
     assert found.controllers == {"pids", "io"}

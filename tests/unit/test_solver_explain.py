@@ -9,13 +9,15 @@ import pytest
 from builder.cache import keys
 from builder.llb.ops import ChownOpt, Copy, ExecMeta, ExecOp, FileAction, FileOp, MkFile, Mount, UserOpt
 from builder.solver.causes import Cause
-from builder.solver.explain import MAX_FILES, diff, match_steps, nearest
+from builder.solver.explain import diff, nearest
+from builder.solver.filecauses import MAX_FILES
+from builder.solver.steppairs import match_steps
 
 ROOT = Mount(dest="/", input=0, output=0)
 BASE = {"key": "sha256:k1", "name": "docker-image://docker.io/library/busybox:latest@sha256:aaa"}
 
 
-def no_files(digest: str) -> None:
+def no_files(digest: str, position: int) -> None:
     return None
 
 
@@ -57,7 +59,7 @@ def test_equal_parts_have_no_cause() -> None:
         (run(), run(user="app"), [Cause("user", "", "root", "app")]),
         (run(), run(args=("/bin/bash", "-c", "make")), [Cause("shell", "", "/bin/sh -c", "/bin/bash -c")]),
         (run(), run(network="none"), [Cause("network", "", "default", "none")]),
-        (run(), run(extra_hosts=(("h", "1"),)), [Cause("option", "--add-host", "none", "h, ")]),
+        (run(), run(extra_hosts=(("h", "1"),)), [Cause("option", "--add-host", "none", "h")]),
         (
             run(mounts=(Mount(dest="/c", type="cache", id="x", sharing="locked"),)),
             run(mounts=(Mount(dest="/c", type="cache", id="y", sharing="locked"),)),
@@ -100,8 +102,9 @@ def test_base_that_moved_and_base_that_was_replaced() -> None:
 def test_upstream_step_is_named_after_the_steps_own_reasons() -> None:
     before = run("RUN a", inputs=({"key": "1", "name": "[2/3] COPY . ."},))
     after = run("RUN b", inputs=({"key": "2", "name": "[2/4] COPY . ."},))
-    assert [cause.kind for cause in diff(before, after, no_files)] == ["command", "upstream"]
-    assert diff(before, after, no_files)[1].subject == "[2/4] COPY . ."
+    own = Cause("command", "", "RUN a", "RUN b")
+    assert diff(before, after, no_files) == (own, Cause("upstream", "[2/4] COPY . ."))
+    assert diff(before, after, no_files, same=lambda _at, old: old["key"] == "1") == (own,)
 
 
 def test_files_added_removed_changed_and_modes() -> None:
@@ -115,10 +118,9 @@ def test_files_added_removed_changed_and_modes() -> None:
             "y": ("7", 0o100755, 9),
         },
     }
-    assert list(diff(copy(), copy(content="sha256:c2"), trees.get)) == [
+    assert list(diff(copy(), copy(content="sha256:c2"), lambda digest, _: trees.get(digest))) == [
         Cause("file-changed", "a"),
-        Cause("file-removed", "gone"),
-        Cause("file-added", "new"),
+        Cause("file-renamed", "new", "gone", "new"),
         Cause("file-mode", "x", "0644", "0755"),
         Cause("file-mode", "y", "0644", "0755"),
         Cause("file-changed", "y"),
@@ -129,7 +131,7 @@ def test_files_that_are_not_known_any_more_and_very_many() -> None:
     assert diff(copy(), copy(content="sha256:c2"), no_files) == (Cause("files"),)
     many = {f"f{number:03}": ("1", 0o100644, 1) for number in range(MAX_FILES + 7)}
     trees = {"sha256:c1": {}, "sha256:c2": many}
-    found = diff(copy(), copy(content="sha256:c2"), trees.get)
+    found = diff(copy(), copy(content="sha256:c2"), lambda digest, _: trees.get(digest))
     assert len(found) == MAX_FILES + 1
     assert found[-1].text == "7 more files"
 
@@ -137,8 +139,8 @@ def test_files_that_are_not_known_any_more_and_very_many() -> None:
 def test_nearest_is_the_one_with_the_fewest_differences() -> None:
     after = run(env=("A=2", "B=1"))
     earlier = [run(env=("A=1", "B=2")), run(env=("A=1", "B=1")), run("RUN other", env=("A=2", "B=9"))]
-    assert nearest(after, earlier, no_files) == (Cause("variable", "A", "1", "2"),)
-    assert nearest(after, [], no_files) == ()
+    assert nearest(diff(item, after, no_files) for item in earlier) == (Cause("variable", "A", "1", "2"),)
+    assert nearest([]) == ()
 
 
 def test_private_values_are_never_shown() -> None:

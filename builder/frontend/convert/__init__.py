@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from builder.errors import SolveError
 from builder.frontend.convert import config
 from builder.frontend.convert.base import begin
 from builder.frontend.convert.copy import convert_copy
@@ -80,7 +81,7 @@ def convert(
     try:
         return _convert(dockerfile, options, resolver, all_stages)
     except DockerfileError as error:
-        error.source = error.source or dockerfile.source
+        error.source, error.parsed = error.source or dockerfile.source, True
         raise
 
 
@@ -100,8 +101,8 @@ def _start(dockerfile: Dockerfile, options: ConvertOptions, resolver: Resolver) 
     args = dict(options.build_args)
     if options.resolve_mode not in RESOLVE_MODES:
         raise BadOption(f"invalid image-resolve-mode: {options.resolve_mode}")  # OPT-09
-    if args.get("BUILDKIT_SYNTAX"):
-        check_frontend(args["BUILDKIT_SYNTAX"])
+    if options.frontend or args.get("BUILDKIT_SYNTAX"):
+        check_frontend(options.frontend or args["BUILDKIT_SYNTAX"])
     else:
         check_syntax(dockerfile.source)
     if args.get("BUILDKIT_DISABLE_FILEOP", "").lower() in ("1", "t", "true"):
@@ -131,7 +132,7 @@ def _convert(
     try:
         plan, target = _stages(build, all_stages=all_stages)
         linter.raise_if_error()
-    except DockerfileError as error:
+    except (DockerfileError, SolveError) as error:
         error.warnings = linter.warnings
         raise
     found = plan.stages[target.number]
@@ -149,6 +150,7 @@ def _convert(
         remote_epoch=build.remote_epoch,
         target=target.label,
         warnings=linter.warnings,
+        unset=tuple(build.unset.items()),
         unused_build_args=unused,
         unused_hints=tuple(filter(None, (unused_hint(build.table, name) for name in unused))),
         local_sources=tuple(build.locals),
@@ -197,6 +199,7 @@ def dispatch(stage: StageState, instruction: Instruction) -> None:
         handler(stage, instruction)
     except DockerfileError as error:
         error.spans = error.spans or (instruction.at.span,)
+        error.hint = error.hint or stage.build.unset.get(instruction.at.span)
         raise
 
 

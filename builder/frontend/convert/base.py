@@ -30,9 +30,9 @@ def begin(stage: StageState) -> None:
         stage.base_config = config
         stage.unknown_base = not _is_known(stage)
         _ensure_path(stage)
-        if stage.platform.os == "windows" and stage.settings.workdir:
+        if stage.settings.workdir:
             stage.set_workdir(absolute("/", stage.workdir))
-        stage.env = {key: value or "" for key, value in stage.settings.env.items()}
+    stage.env.update({key: value or "" for key, value in stage.settings.env.items()})  # ARG-06
     stage.settings.on_build = ()
 
 

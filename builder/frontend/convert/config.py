@@ -82,10 +82,8 @@ def convert_label(stage: StageState, instruction: Label) -> None:
 
 
 def convert_workdir(stage: StageState, instruction: Workdir) -> None:
-    """MET-01: changes the working directory and creates it."""
+    """MET-01: changes the working directory and creates it; an empty path is the one that is."""
     path = stage.expand(instruction.path, instruction.at.span)
-    if not path:
-        raise stage.fail("WORKDIR path can not be empty", instruction)
     unknown = stage.unknown_base and path.startswith("$")
     slashed = stage.path(path, instruction)
     if not slashed.startswith("/") and not stage.workdir_set and not unknown:
@@ -178,7 +176,8 @@ def convert_expose(stage: StageState, instruction: Expose) -> None:
         try:
             ports += container_ports(word, stage.build.linter, span)
         except ValueError as error:
-            raise stage.fail(str(error), instruction) from error
+            hint = "ports are separated by blanks" if "," in word else None
+            raise stage.fail(str(error), instruction, hint=hint) from error
     ports = list(dict.fromkeys(ports))
     stage.settings.ports.update(dict.fromkeys(ports))
     stage.commit(f"EXPOSE {plain_list(ports)}", empty=True)

@@ -142,7 +142,7 @@ def _path(job: _Job, source: str, *, unpack: bool = False, parents: bool = False
     more: dict[str, Any] = {}
     if parents:
         more["include_patterns"] = (pattern,)
-        if not _WILDCARDS.intersection(pattern):
+        if not _WILDCARDS.intersection(base + pattern):
             more["required_paths"] = (pattern,)
     job.copy(
         tree,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from builder.errors import InvalidValue
 from builder.frontend.convert.state import BuildState
-from builder.frontend.declared import undeclared_in_from_hint
+from builder.frontend.declared import late_global_hint, undeclared_in_from_hint
 from builder.frontend.errors import ExpansionProblem, suggestion
 from builder.frontend.platformargs import platform_args
 from builder.frontend.stages import Stage
@@ -37,7 +37,10 @@ def set_globals(build: BuildState, target: Stage) -> None:
                     error.spans = (instruction.at.span,)
                     raise
                 for unknown in sorted(found.unmatched - build.global_names):
-                    build.linter.undefined_variable(unknown, build.global_names, instruction.at.span)
+                    hint = late_global_hint(build.table, unknown, instruction.at.span)
+                    build.linter.undefined_variable(unknown, build.global_names, instruction.at.span, hint)
+                    if hint:
+                        build.global_hints[name] = hint
                 build.global_env[name] = found.text
             if default is not None:
                 defaults[name] = _quietly(default, defaults, build.escape)

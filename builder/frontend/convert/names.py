@@ -66,6 +66,6 @@ def shown(stage: StageState, text: str, *, for_run: bool = False, hidden: tuple[
             ).text
         except ExpansionProblem:
             pass  # a name is only a name
-    keyword, blank, rest = text.partition(" ")
-    name = f"{keyword.upper()}{blank}{rest}"
+    keyword = text.split(None, 1)[0]
+    name = keyword.upper() + text[len(keyword) :]
     return f"ONBUILD {name}" if stage.in_trigger else name

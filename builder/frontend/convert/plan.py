@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from builder.errors import InvalidValue, PybuildError, SolveError
-from builder.frontend.convert.state import BuildState, StageState
+from builder.errors import InvalidValue, PybuildError
+from builder.frontend.convert.state import BuildState, StageState, locate
 from builder.frontend.convert.types import NamedContext
-from builder.frontend.declared import undeclared_in_from_hint
+from builder.frontend.declared import no_value_hint, undeclared_in_from_hint
 from builder.frontend.errors import (
     BadOption,
     CircularStages,
@@ -115,15 +115,23 @@ class Plan:
 
     def _replacement(self, stage: Stage, platform: Platform) -> NamedContext | None:
         """FRM-03 (1)."""
-        return self.build.context(stage.name, platform)
+        return self._context(stage.name, platform, stage.base)
+
+    def _context(self, name: str, platform: Platform, at: From) -> NamedContext | None:
+        """The named context that a line asks for; what is wrong with it is told with the line."""
+        try:
+            return self.build.context(name, platform)
+        except PybuildError as error:
+            locate(error, at)
+            raise
 
     def _outside(self, stage: StageState) -> None:
         """A base that is no stage: scratch, a named context, or an image (FRM-03)."""
         if stage.base_name == "scratch":
             return
-        build, base = self.build, stage.stage.base
+        base = stage.stage.base
         name = context_name(stage.base_name)
-        found = build.context(name, stage.platform)
+        found = self._context(name, stage.platform, base)
         if found is not None:
             stage.base_context = found
             self._name_context(stage, found)
@@ -134,7 +142,7 @@ class Plan:
             raise InvalidInstruction(
                 f'failed to parse stage name "{stage.base_name}": {error.message}',
                 spans=(base.at.span,),
-                hint=error.hint,
+                hint=self._from_hint(base) or error.hint,
             ) from error
 
     def _name_context(self, stage: StageState, context: NamedContext) -> None:
@@ -166,11 +174,24 @@ class Plan:
         """The error for what a FROM line's variables came to; says which of them may have been meant."""
         for name in sorted(found.unmatched - self.build.global_names):
             meant = suggestion(name, self.build.global_names)
-            hint = undeclared_in_from_hint(self.build.table, name) or hint
             if meant:
                 message += meant
                 break
-        return InvalidInstruction(message, spans=(base.at.span,), hint=hint)
+        return InvalidInstruction(message, spans=(base.at.span,), hint=self._from_hint(base) or hint)
+
+    def _from_hint(self, base: From) -> str:
+        """Which variable of a FROM line is not what it was meant to be (ARG-01); "" for none."""
+        build = self.build
+        for text in (base.image, base.platform or ""):
+            found = self._expand_from(text, base)
+            for name in sorted(found.unmatched):
+                if name in build.global_names:
+                    return no_value_hint(name)
+                hint = undeclared_in_from_hint(build.table, name)
+                return hint or f"ARG {name} is not declared before the first FROM"
+            for name in sorted(found.matched & build.global_hints.keys()):
+                return build.global_hints[name]
+        return ""
 
     def _platform(self, base: From) -> Platform:
         if base.platform is None:
@@ -200,19 +221,15 @@ class Plan:
 
     def _explain(self, error: PybuildError, stage: StageState) -> None:
         """FRM-10: name the image as typed, and what may have been meant."""
-        at = stage.stage.base.at
         name = stage.base_name or stage.image_ref or ""
-        if "/" not in name and ":" not in name and not error.hint:
-            hint = suggestion(name, (*self.build.table.names, *WELL_KNOWN_IMAGES)).strip(" ()")
-            error.hint = hint or None
+        hint = self._from_hint(stage.stage.base)
+        if hint:
+            error.hint = f"{hint}; {error.hint}" if error.hint else hint
+        elif "/" not in name and ":" not in name and not error.hint:
+            meant = suggestion(name, (*self.build.table.names, *WELL_KNOWN_IMAGES)).strip(" ()")
+            error.hint = meant or None
         error.context = (*error.context, f"failed to resolve source metadata for {stage.image_ref}")
-        if isinstance(error, DockerfileError):
-            error.spans = error.spans or (at.span,)
-        elif isinstance(error, SolveError):
-            error.filename = error.filename or at.span.filename
-            error.first_line, error.last_line = at.span.start, at.span.end
-        else:
-            error.context = (*error.context, f"{at.span.filename}:{at.span.start}: {at.text[:200]}")
+        locate(error, stage.stage.base)
 
     def _triggers(self, stage: StageState) -> None:
         """ONB-02: from the parent stage of this file, or from the base image's config."""
@@ -257,7 +274,7 @@ class Plan:
         table = self.build.table
         if copy and name.isascii() and name.isdigit():
             index = int(name[:9])
-            if index >= stage.stage.number:
+            if index >= len(table.stages):
                 raise UnknownStage(f"invalid stage index {index}", spans=(span,))
             stage.sources[name] = self._stage(table.stages[index])
             return
@@ -314,16 +331,15 @@ class Plan:
                 if not late or stage.replaced is not None:
                     continue
                 name = late[0]
-                other = stage.sources[name].stage.label
                 if isinstance(instruction, Run):
                     target = mount_target(instruction.mounts[instruction.mount_sources.index(name)])
                     message = (
-                        f'cannot mount from stage "{other}" to "{target}", '
+                        f'cannot mount from stage "{name}" to "{target}", '
                         "stage needs to be defined before current command"
                     )
                 else:
                     message = (
-                        f'cannot copy from stage "{other}", '
+                        f'cannot copy from stage "{name}", '
                         f'it needs to be defined before current stage "{stage.stage.label}"'
                     )
                 raise UnknownStage(message, spans=(instruction.at.span,))
@@ -373,8 +389,8 @@ def base_config(stage: StageState) -> ImageConfig | None:
 
 
 def context_name(name: str) -> str:
-    """How a named context is looked up: familiar form without ``:latest`` (CTX-07)."""
+    """How a named context is looked up: familiar form without ``:latest``, or in lower case (CTX-07)."""
     try:
         return Reference.parse(name).familiar.removesuffix(":latest")
     except InvalidValue:
-        return name
+        return name.lower()

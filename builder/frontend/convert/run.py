@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from builder.frontend.convert.graph import Draft, Inputs, Tree, file_op
@@ -23,6 +24,8 @@ def convert_run(stage: StageState, instruction: Run) -> None:
     args, script = command_args(stage, instruction.command)
     if not args:
         raise stage.fail("RUN requires at least one argument", instruction)
+    if any("\0" in arg for arg in args):
+        raise stage.fail("a command cannot hold NUL bytes", instruction)
     inputs = Inputs()
     root = Mount(dest="/", input=inputs.position(stage.onto()), output=0)
     mounts = RunMounts(stage, instruction, inputs)
@@ -54,10 +57,17 @@ def convert_run(stage: StageState, instruction: Run) -> None:
     )
     hidden = tuple(secret.name for secret in mounts.secret_env)
     name = shown(stage, instruction.at.text, for_run=True, hidden=hidden) + _summary(instruction.command)
-    made = stage.meta(next_name(stage, name), instruction)
+    made = replace(stage.meta(next_name(stage, name), instruction), arguments=_arguments(stage))
     stage.tree = Draft(op, inputs.tuple(), made, stage.platform)
     values = [(key, stage.env.get(key, value or "")) for key, value in stage.args.items()]
     stage.commit(run_text(args, values), empty=False)
+
+
+def _arguments(stage: StageState) -> tuple[str, ...]:
+    """The arguments that a command sees, unless ENV has given the name another value."""
+    return tuple(
+        name for name, value in stage.args.items() if value is not None and stage.env.get(name) == value
+    )
 
 
 def _network(stage: StageState, instruction: Run) -> Literal["sandbox", "host", "none"]:

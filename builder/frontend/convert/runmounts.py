@@ -93,6 +93,7 @@ class RunMounts:
         if (spec.mode, spec.uid, spec.gid) != (None, None, None) and not spec.source:
             tree, selector = self._cache_root(spec, tree), CACHE_ROOT
         namespace = self.stage.build.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
+        name = f"{namespace}/{spec.id or clean(spec.target)}"
         sharing: dict[str, Sharing] = {"private": "private", "locked": "locked"}
         mount = Mount(
             dest=target,
@@ -100,7 +101,7 @@ class RunMounts:
             input=self.inputs.position(tree),
             selector="" if selector == "/" else selector,
             readonly=spec.readonly,
-            id=f"{namespace}/{spec.id or clean(spec.target)}",
+            id=name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
             sharing=sharing.get(spec.sharing, "shared"),
         )
         self.put(mount)

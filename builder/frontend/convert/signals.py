@@ -16,6 +16,8 @@ _NAMES = frozenset({
 
 def similar_signal(text: str) -> str:
     """What may have been meant by a name that is no signal, in a hint."""
+    if text.lstrip("+-").isdigit():
+        return "want a number from 1 to 64, or a name like SIGTERM"
     prefix = "SIG" if text.upper().startswith("SIG") else ""
     meant = suggestion(text, (prefix + name for name in _NAMES)).strip(" ()")
     return meant or "want a name like SIGTERM or a number"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from builder.errors import PybuildError
+from builder.errors import PybuildError, SolveError
 from builder.frontend.convert.graph import Draft, Tree, file_op
 from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
-from builder.frontend.declared import undeclared_hint
-from builder.frontend.errors import ExpansionProblem, InvalidInstruction
+from builder.frontend.declared import no_value_hint, undeclared_hint
+from builder.frontend.errors import DockerfileError, ExpansionProblem, InvalidInstruction, suggestion
 from builder.frontend.instructions import Add, Arg, Instruction
 from builder.frontend.lint import Linter
 from builder.frontend.parser import Dockerfile
@@ -76,6 +76,8 @@ class BuildState:
         self.proxy_env = proxy_env(self.build_args)
         self.global_env: dict[str, str] = {}
         self.global_names: set[str] = set()
+        self.global_hints: dict[str, str] = {}
+        self.unset: dict[Span, str] = {}
         self.epoch: int | None = options.epoch
         self.remote_epoch = False
         self.created: str | None = None
@@ -291,13 +293,22 @@ class StageState:
             raise
 
     def lint_unmatched(self, found: Expanded, span: Span) -> None:
-        """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set."""
+        """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set.
+
+        What each of them may be the reason for is kept for errors (``BuildState.unset``).
+        """
         known = self.args.keys()
+        reasons = [no_value_hint(name) for name in sorted(found.unmatched & known)]
         for name in sorted(found.unmatched - known - NON_ENV_ARGS):
             hint = undeclared_hint(self.build.table, name, span, self.stage)
             if self.unknown_base and not hint:
                 continue
-            self.build.linter.undefined_variable(name, (*self.env, *known), span, hint)
+            names = (*self.env, *known)
+            reasons.append(hint or f"${name} is not set here{suggestion(name, names)}")
+            self.build.linter.undefined_variable(name, names, span, hint)
+        if reasons:
+            before = self.build.unset.get(span)
+            self.build.unset[span] = "; ".join(dict.fromkeys([before, *reasons] if before else reasons))
 
     def onto(self) -> Tree:
         """The current tree, to be built on: a local input is then needed whole."""
@@ -342,7 +353,13 @@ def displayable(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
-def with_span(error: PybuildError, instruction: Instruction) -> None:
+def locate(error: PybuildError, instruction: Instruction) -> None:
     """Say in ``error`` which instruction it belongs to, if it does not know."""
     span = instruction.at.span
-    error.context = (*error.context, f"{span.filename}:{span.start}: {instruction.at.text[:200]}")
+    if isinstance(error, DockerfileError):
+        error.spans = error.spans or (span,)
+    elif isinstance(error, SolveError):
+        if not error.filename:
+            error.filename, error.first_line, error.last_line = span.filename, span.start, span.end
+    else:
+        error.context = (*error.context, f"{span.filename}:{span.start}: {instruction.at.text[:200]}")

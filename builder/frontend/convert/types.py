@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from builder.frontend.dockerignore import IgnoreMatcher
     from builder.frontend.lint import LintWarning
     from builder.frontend.parser import NodesOf
+    from builder.frontend.source import Span
 
 Pairs = tuple[tuple[str, str], ...]
 ResolveMode = Literal["default", "pull", "local"]
@@ -35,7 +36,8 @@ class ConvertOptions:
     - ``scans``: what else than the result is to be scanned is of interest (CMP-09);
     - ``supported_platforms``: what this machine can run (FRM-15); ``more_platforms`` is asked for others,
       which may take a moment to find out;
-    - ``trigger_nodes`` knows the shapes of ONBUILD triggers, so that they need not be parsed again.
+    - ``trigger_nodes`` knows the shapes of ONBUILD triggers, so that they need not be parsed again;
+    - ``frontend`` takes the place of the one that the file asks for.
     """
 
     platform: Platform
@@ -63,6 +65,7 @@ class ConvertOptions:
     devices: tuple[str, ...] = ()
     trigger_nodes: NodesOf | None = field(default=None, compare=False)
     scans: bool = False
+    frontend: str = ""
 
 
 class ResolvedImage(NamedTuple):
@@ -121,6 +124,7 @@ class Conversion:
     - ``config.history`` ends with the entries of this file; those with ``empty_layer`` False are one per new
       layer, in order; ``config.diff_ids`` are those of the base image;
     - ``remote_epoch``: the epoch was asked of a remote source, so it may be another one the next time;
+    - ``unset``: lines that use variables without a value, and why these have none;
     - ``unused_hints``: what may have been meant by build arguments that no ARG declares;
     - ``local_sources`` are the local inputs used, ``contexts`` the named contexts, ``bases`` the images
       asked for, ``stages`` the labels of the stages converted;
@@ -135,6 +139,7 @@ class Conversion:
     remote_epoch: bool = False
     target: str = ""
     warnings: tuple[LintWarning, ...] = ()
+    unset: tuple[tuple[Span, str], ...] = ()
     unused_build_args: tuple[str, ...] = ()
     unused_hints: tuple[str, ...] = ()
     local_sources: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ from builder.solver.reporter import Reporter
 from builder.solver.types import FailedStep, Result
 from runtime import capabilities
 from runtime.cdi import Edits
-from runtime.errors import CommandNotExecutable
+from runtime.errors import CommandNotExecutable, SetupFailed
 from runtime.hosts import host_resolv_conf, hosts_file, resolv_conf
 from runtime.plan import MASKED_PATHS, READONLY_PATHS
 from runtime.spec import (
@@ -162,7 +162,7 @@ def _spec(
             mode=0o644,
         ),
     )
-    taken = {mount.target for mount in mounts}
+    own = tuple(f"{mount.target.rstrip('/')}/" for mount in mounts)
     return ContainerSpec(
         id=f"build-{active.id}-{os.getpid()}",
         root=_root(active),
@@ -171,7 +171,8 @@ def _spec(
         cwd=op.meta.cwd or "/",
         user=op.meta.user,
         hostname=hostname,
-        mounts=(*(item for item in files if item.target not in taken), *mounts),
+        # A mount of the step's own over /etc hides the generated files, as it hides those of the image.
+        mounts=(*(item for item in files if not f"{item.target}/".startswith(own)), *mounts),
         network=network,
         capabilities=capabilities.DEFAULT if sandboxed else capabilities.ALL,
         seccomp="default" if sandboxed else "unconfined",
@@ -185,6 +186,7 @@ def _spec(
         limits=_limits(env.limits, vertex.meta.resources),
         cgroup_parent=op.meta.cgroup_parent,
         clean_stubs=True,
+        accounting=env.on_usage is not None,
     )
 
 
@@ -254,3 +256,12 @@ def _run(spec: ContainerSpec, vertex: Vertex, env: SolveEnv, reporter: Reporter)
 
         assert isinstance(vertex.op, ExecOp)
         raise not_started(vertex.op, error, vertex.platform) from error
+    except SetupFailed as error:
+        from builder.solver.ops.failures import cache_source_missing, setup_hint
+
+        assert isinstance(vertex.op, ExecOp)
+        missing = cache_source_missing(vertex.op, error)
+        if missing is not None:
+            raise missing from error
+        error.hint = error.hint or setup_hint(error)
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 
 from builder.cache import ownership
@@ -12,7 +13,7 @@ from builder.oci.platform import Platform, host_platform
 from builder.solver.env import SolveEnv
 from builder.solver.ops.machine import emulation_for
 from builder.solver.reporter import Reporter
-from runtime.errors import CommandNotExecutable
+from runtime.errors import CommandNotExecutable, SetupFailed
 from runtime.spec import ExitStatus
 
 _FORMAT = re.compile(
@@ -61,7 +62,34 @@ def not_started(op: ExecOp, error: CommandNotExecutable, platform: Platform | No
         hint = _format_hint(platform)
     elif _DENIED.search(error.message):
         hint = f"is {op.meta.args[0]} executable for the user of the step? (RUN chmod +x, COPY --chmod=755)"
+    elif "argument list too long" in error.message:
+        hint = "one argument can have 128 KiB: begin a long RUN <<EOF with #!, or COPY the text to a file"
     return SolveError(error.message, context=error.context, hint=hint, code=error.code)
+
+
+def setup_hint(error: SetupFailed) -> str | None:
+    """What to try when a mount of the step could not be made."""
+    if error.errno == errno.EROFS:
+        return f"{error.path} is below a read-only mount: let it exist there already, or add rw to that mount"
+    if error.call == "mount" and error.errno in (errno.EINVAL, errno.ENOTDIR):
+        return f"is {error.path} a file in the image and the source a directory, or the other way round?"
+    return None
+
+
+def cache_source_missing(op: ExecOp, error: SetupFailed) -> SolveError | None:
+    """The failure of a cache mount whose source cannot be had, if ``error`` is that (MNT-19)."""
+    path = error.path.strip("/")
+    for mount in op.mounts:
+        if error.call == "openat2" and mount.type == "cache" and path and mount.selector.strip("/") == path:
+            loop = error.errno == errno.ELOOP
+            return SolveError(
+                f'cache mount {mount.dest}: source "{path}": '
+                f"{'too many symbolic links' if loop else 'not found in the cache'}",
+                code="cache-source-missing",
+                hint="source= is a path inside the cache; a link in it is followed with the cache as its "
+                "root, so one that leads out of it leads nowhere",
+            )
+    return None
 
 
 def _hint(output: str, platform: Platform | None, env: SolveEnv) -> str | None:

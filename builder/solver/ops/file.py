@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from builder.cache.tree import SourceTree, View
+from builder.cache.tree import SourceTree, TreeError, View
 from builder.cache.treewriter import Writer
 from builder.cache.types import Active
 from builder.errors import PathNotFound
 from builder.llb.definition import Vertex
-from builder.llb.ops import Copy, FileOp, SourceOp
+from builder.llb.ops import EMPTY, FileOp, SourceOp
 from builder.oci.digest import Digest
 from builder.solver.env import SolveEnv
-from builder.solver.ops.fileop import run_file_op
+from builder.solver.ops.fileop import branches, run_file_op
 from builder.solver.planning import Nodes
 from builder.solver.reporter import Reporter
 from builder.solver.types import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.protocols import TreeSink
 
 
 def run_file(
@@ -35,6 +40,9 @@ def run_file(
         trees = [
             _tree(vertex, position, nodes, results, env, stack) for position in range(len(vertex.inputs))
         ]
+        planned = _planned(vertex, parent, trees, env, stack, reporter)
+        if planned is not None:
+            return Result((planned,))
         made = _Snapshots(env, vertex.name, stack)
         try:
             writers = run_file_op(
@@ -47,12 +55,60 @@ def run_file(
             )
             outputs = tuple(made.commit(done) for done in writers)
         except PathNotFound as error:
-            if any(isinstance(item.action, Copy) for item in op.actions):
+            if error.selected:
                 error.name_ref(str(vertex.digest))
             raise
         finally:
             made.discard()
     return Result(outputs)
+
+
+def _planned(
+    vertex: Vertex,
+    parent: Callable[[int], str | None],
+    trees: Sequence[SourceTree | None],
+    env: SolveEnv,
+    stack: ExitStack,
+    reporter: Reporter,
+) -> str | None:
+    """The snapshot of a result that is only packed, never written; None when it has to be written."""
+    op = vertex.op
+    assert isinstance(op, FileOp)
+    outputs = sum(item.output != EMPTY for item in op.actions)
+    if env.direct is None or outputs != 1 or branches(op, len(vertex.inputs)):
+        return None
+    from builder.cache.layer import BECAME_SHORTER
+    from builder.cache.plannedtree import NotPlanned, PlannedTree
+
+    bases: list[tuple[str | None, View]] = []
+
+    def start(position: int) -> PlannedTree:
+        snapshot = parent(position)
+        layers = env.store.snapshots.layers(snapshot) if snapshot is not None else ()
+        base = stack.enter_context(View(layers, userxattr=env.store.snapshots.userxattr))
+        bases.append((snapshot, base))
+        return PlannedTree(base if layers else None)
+
+    remarks: list[str] = []
+    try:
+        (tree,) = run_file_op(op, trees, start, check=env.cancel.check, remark=remarks.append)
+        if len(bases) != 1 or not isinstance(tree, PlannedTree):
+            return None
+        snapshot = env.direct(*bases[0], tree, vertex.name)
+    except NotPlanned:
+        return None
+    except TreeError as error:
+        if error.code != BECAME_SHORTER:
+            raise
+        return None
+    except PathNotFound as error:
+        if error.selected:
+            error.name_ref(str(vertex.digest))
+        raise
+    for text in remarks:
+        reporter.say(f"{text}\n")
+    env.hold.snapshot(snapshot)
+    return snapshot
 
 
 class _Snapshots:
@@ -74,7 +130,7 @@ class _Snapshots:
         self._active[id(made)] = active
         return made
 
-    def commit(self, done: Writer) -> str:
+    def commit(self, done: TreeSink) -> str:
         """The snapshot of what was written, and of nothing that is written later."""
         known = self._committed.get(id(done))
         if known is None:
@@ -84,14 +140,14 @@ class _Snapshots:
             self._env.hold.snapshot(known)
         return known
 
-    def freeze(self, writer: Writer) -> None:
+    def freeze(self, writer: TreeSink) -> None:
         self.commit(writer)
 
-    def tree(self, frozen: Writer) -> SourceTree:
+    def tree(self, frozen: TreeSink) -> SourceTree:
         layers = self._store.layers(self._committed[id(frozen)])
         return self._stack.enter_context(View(layers, userxattr=self._store.userxattr))
 
-    def writer(self, frozen: Writer) -> Writer:
+    def writer(self, frozen: TreeSink) -> TreeSink:
         return self.start(self._committed[id(frozen)])
 
     def discard(self) -> None:

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterable
 
 from builder.cache.contenthash import with_parents
 from builder.cache.differ import kept_xattrs
+from builder.cache.plannedtree import NotPlanned
 from builder.cache.selection import Found, Source, below, check_required, excludes_source, find_sources
-from builder.cache.tree import SourceTree, clean, join, read_xattrs, split
+from builder.cache.tree import SourceTree, clean, join, split
 from builder.cache.treewriter import Writer
 from builder.errors import PathNotFound, SolveError
 from builder.llb.ops import Copy
 from builder.solver.ops.chmod import symbolic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.protocols import TreeSink
 
 _PERMISSIONS = 0o7777
 _CHECK_EVERY = 256
@@ -33,7 +38,7 @@ class Copier:
         self,
         action: Copy,
         source: SourceTree,
-        writer: Writer,
+        writer: TreeSink,
         owner: tuple[int, int] | None,
         check: Callable[[], None] | None = None,
         remark: Callable[[str], None] | None = None,
@@ -52,10 +57,19 @@ class Copier:
         self._made: list[str] = []  # created parents that get the action's time at the end
 
     def run(self) -> None:
-        """Copy every source. PathNotFound for a missing one, SolveError where types clash."""
-        action = self._action
-        if not action.create_dest_path:
+        """Copy every source. PathNotFound for a missing one, and for a destination that lacks its parent
+        (FIL-06); SolveError where types clash.
+        """
+        if not self._action.create_dest_path:
             self._need_parent()
+        try:
+            self._copy_all()
+        except PathNotFound as error:
+            error.selected = True
+            raise
+
+    def _copy_all(self) -> None:
+        action = self._action
         sources = find_sources(
             self._source, action.src, wildcards=action.allow_wildcard, follow=action.follow_symlink
         )
@@ -64,11 +78,10 @@ class Copier:
         for source in sources:
             if excludes_source(source, action.exclude_patterns):
                 continue
-            if action.attempt_unpack and self._unpack(source):
-                continue
             self._writer.xattr_failed = self._left_out
             try:
-                self._copy(source)
+                if not (action.attempt_unpack and self._unpack(source)):
+                    self._copy(source)
             finally:
                 self._writer.xattr_failed = None
         for path in reversed(self._made):
@@ -131,6 +144,8 @@ class Copier:
 
         if not stat.S_ISREG(source.stat.st_mode):
             return False
+        if not isinstance(self._writer, Writer):
+            raise NotPlanned
         fd = self._source.open(source.path)
         with open(fd, "rb") as file:
             if not is_archive(file):
@@ -222,21 +237,9 @@ class Copier:
                 self._writer.link(target, first)
                 return
         uid, gid = self._read_owner or (st.st_uid, st.st_gid)
-        fd = self._source.open(path)
-        try:
-            xattrs = read_xattrs(fd)
-            self._writer.write_file(
-                target,
-                fd,
-                self._mode(st),
-                uid,
-                gid,
-                mtime_ns=self._time(st),
-                xattrs=kept_xattrs(xattrs) if xattrs else {},
-                source_stat=st,
-            )
-        finally:
-            os.close(fd)
+        self._writer.copy_file(
+            target, self._source, path, st, self._mode(st), uid, gid, mtime_ns=self._time(st)
+        )
 
     def _mode(self, st: os.stat_result) -> int:
         action = self._action

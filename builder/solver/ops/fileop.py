@@ -15,7 +15,6 @@ from typing import Protocol, assert_never
 from builder.cache.patterns import has_wildcard
 from builder.cache.selection import find_sources
 from builder.cache.tree import SourceTree, View, clean, split
-from builder.cache.treewriter import Writer
 from builder.errors import GraphError, PathNotFound, PybuildError, SolveError, StoreFull
 from builder.llb.ops import EMPTY, Action, Copy, FileOp, MkDir, MkFile, Rm, Symlink
 from builder.solver.ops.filecopy import Copier
@@ -23,24 +22,28 @@ from builder.solver.ops.owners import find_owner
 
 _PERMISSIONS = 0o777
 
-Writers = Callable[[int], Writer] | Sequence[Writer]
-"""Makes the writer of a chain of actions, given the position of the input that it starts from (-1: an empty
-tree); or the writers themselves, in the order in which chains start.
-"""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.cache.protocols import TreeSink
+
+    Writers = Callable[[int], TreeSink] | Sequence[TreeSink]
+    """Makes the writer of a chain of actions, given the position of the input that it starts from (-1: an
+    empty tree); or the writers themselves, in the order in which chains start.
+    """
 
 
 class Forks(Protocol):
     """Results that several actions go on from, or that are outputs as well."""
 
-    def freeze(self, writer: Writer) -> None:
+    def freeze(self, writer: TreeSink) -> None:
         """What was written until now stays as it is."""
         ...
 
-    def tree(self, frozen: Writer) -> SourceTree:
+    def tree(self, frozen: TreeSink) -> SourceTree:
         """It as a tree to read."""
         ...
 
-    def writer(self, frozen: Writer) -> Writer:
+    def writer(self, frozen: TreeSink) -> TreeSink:
         """A new writer on top of it."""
         ...
 
@@ -53,7 +56,7 @@ def run_file_op(
     check: Callable[[], None] | None = None,
     forks: Forks | None = None,
     remark: Callable[[str], None] | None = None,
-) -> tuple[Writer, ...]:
+) -> tuple[TreeSink, ...]:
     """Carry out the actions; gives the writer of every output.
 
     ``inputs`` are the op's input trees, None for an empty one. ``check`` is called now and then and may raise
@@ -81,13 +84,13 @@ class _Run:
         self._make = writers if callable(writers) else None
         self._check = check
         self._remark = remark
-        self._results: list[Writer] = []
+        self._results: list[TreeSink] = []
         self._used: set[int] = set()
         self._forks = forks
         self._shared = _used_again(op, len(inputs))
 
-    def run(self) -> tuple[Writer, ...]:
-        outputs: dict[int, Writer] = {}
+    def run(self) -> tuple[TreeSink, ...]:
+        outputs: dict[int, TreeSink] = {}
         for item in self._op.actions:
             if self._check is not None:
                 self._check()
@@ -103,7 +106,7 @@ class _Run:
                 outputs[item.output] = writer
         return tuple(outputs[number] for number in sorted(outputs))
 
-    def _writer(self, position: int) -> Writer:
+    def _writer(self, position: int) -> TreeSink:
         """The writer that an action goes on with, or a new one."""
         index = position - len(self._inputs)
         if index < 0:
@@ -128,7 +131,7 @@ class _Run:
         result = self._results[index]
         return self._forks.tree(result) if self._forks and index in self._shared else result
 
-    def _act(self, action: Copy | MkFile | MkDir | Rm | Symlink, secondary: int, writer: Writer) -> None:
+    def _act(self, action: Copy | MkFile | MkDir | Rm | Symlink, secondary: int, writer: TreeSink) -> None:
         match action:
             case Copy():
                 owner = find_owner(action.owner, self._tree)
@@ -137,13 +140,18 @@ class _Run:
             case MkFile():
                 make_file(action, writer, find_owner(action.owner, self._tree) or (0, 0))
             case MkDir():
-                make_dir(action, writer, find_owner(action.owner, self._tree) or (0, 0))
+                make_dir(action, writer, find_owner(action.owner, self._tree, lenient=True) or (0, 0))
             case Rm():
                 remove(action, writer)
             case Symlink():
                 make_link(action, writer, find_owner(action.owner, self._tree) or (0, 0))
             case _:
                 assert_never(action)
+
+
+def branches(op: FileOp, inputs: int) -> bool:
+    """Whether a result is used more than once, as an output or by other actions."""
+    return bool(_used_again(op, inputs))
 
 
 def _used_again(op: FileOp, inputs: int) -> set[int]:
@@ -166,7 +174,7 @@ def _time(timestamp_ns: int) -> int | None:
     return timestamp_ns if timestamp_ns >= 0 else None
 
 
-def _need_directory(writer: Writer, path: str) -> None:
+def _need_directory(writer: TreeSink, path: str) -> None:
     st = writer.lstat(path)
     if st is None:
         raise PathNotFound(f'"/{path}": not found', path=f"/{path}")
@@ -174,7 +182,7 @@ def _need_directory(writer: Writer, path: str) -> None:
         raise SolveError(f'"/{path}": not a directory', code="not-a-directory")
 
 
-def make_file(action: MkFile, writer: Writer, owner: tuple[int, int]) -> None:
+def make_file(action: MkFile, writer: TreeSink, owner: tuple[int, int]) -> None:
     """Create or replace a file; its parent must exist (FIL-03)."""
     path = writer.resolve(action.path)
     st = writer.lstat(path)
@@ -185,7 +193,7 @@ def make_file(action: MkFile, writer: Writer, owner: tuple[int, int]) -> None:
     writer.write_file(path, action.data, mode, *owner, mtime_ns=_time(action.timestamp_ns))
 
 
-def make_dir(action: MkDir, writer: Writer, owner: tuple[int, int]) -> None:
+def make_dir(action: MkDir, writer: TreeSink, owner: tuple[int, int]) -> None:
     """Create a directory; one that exists is left as it is (FIL-02)."""
     path = writer.resolve(action.path)
     mode, time = action.mode & _PERMISSIONS, _time(action.timestamp_ns)
@@ -198,7 +206,7 @@ def make_dir(action: MkDir, writer: Writer, owner: tuple[int, int]) -> None:
         writer.mkdir(path, mode, *owner, mtime_ns=time)
 
 
-def make_link(action: Symlink, writer: Writer, owner: tuple[int, int]) -> None:
+def make_link(action: Symlink, writer: TreeSink, owner: tuple[int, int]) -> None:
     """Create a symbolic link; its text is kept verbatim (FIL-05)."""
     path = writer.resolve(action.new_path, follow_final=False)
     if not path or writer.lstat(path) is not None:
@@ -209,7 +217,7 @@ def make_link(action: Symlink, writer: Writer, owner: tuple[int, int]) -> None:
     writer.symlink(path, action.old_path, *owner, mtime_ns=_time(action.timestamp_ns))
 
 
-def remove(action: Rm, writer: Writer) -> None:
+def remove(action: Rm, writer: TreeSink) -> None:
     """Remove a path with all below it; a final link is not followed (FIL-04)."""
     if not clean(action.path):
         raise SolveError("rm: refusing to remove the root directory", code="bad-path")

@@ -1,17 +1,15 @@
 """Merge and diff: trees laid over each other, and the layers between two trees (rows MRG-01…05).
 
-Every layer of a later input becomes one snapshot on top of the earlier ones; ``builder.cache.restack`` makes
-it without copying, and its layer blob is the one already made.
+Every layer of a later input becomes one lazy snapshot on top of the earlier ones: its layer blob is the one
+already made, and its tree is made without copying when somebody mounts it (``builder.cache.lazy``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from builder.cache.differ import Change, compare
-from builder.cache.restack import SAME_LAYER, layer_changes, restack
+from builder.cache.lazy import add
+from builder.cache.restack import SAME_LAYER, origin
 from builder.cache.store import Store
-from builder.cache.tree import View
+from builder.cache.types import Recipe
 from builder.llb.definition import Vertex
 from builder.llb.ops import DiffOp, MergeOp
 from builder.oci.digest import Digest
@@ -54,7 +52,7 @@ def run_diff(vertex: Vertex, results: dict[Digest, Result], env: SolveEnv) -> Re
     layers = _layers(env.store, upper) if upper is not None else []
     if lower in layers:
         return Result((_stack(env, None, layers[layers.index(lower) + 1 :], vertex.name),))
-    return Result((_computed(env.store, lower, upper, vertex.name),))
+    return Result((add(env.store, None, Recipe("diff", upper, lower), description=vertex.name),))
 
 
 def _layers(store: Store, snapshot: str) -> list[str]:
@@ -63,33 +61,10 @@ def _layers(store: Store, snapshot: str) -> list[str]:
 
 def _stack(env: SolveEnv, base: str | None, layers: list[str], description: str) -> str | None:
     """``layers`` one by one on top of ``base``."""
-    snapshots = env.store.snapshots
-    for layer in layers:
-        env.cancel.check()
-        with layer_changes(snapshots, layer) as (found, source):
-            base = _restacked(env.store, base, found, source, description)
-        snapshots.share_layers(layer, base)
-        env.store.put_doc(SAME_LAYER, base, layer.encode("ascii"))
+    store = env.store
+    sources = [origin(store, layer) for layer in layers]
+    with store.db.write():
+        for source in sources:
+            base = add(store, base, Recipe("layer", source), description=description)
+            store.put_doc(SAME_LAYER, base, source.encode("ascii"))
     return base
-
-
-def _computed(store: Store, lower: str, upper: str | None, description: str) -> str:
-    """One layer that makes ``upper`` of ``lower``, two trees that have nothing to do with each other."""
-    userxattr = store.snapshots.userxattr
-    with (
-        View(store.snapshots.layers(lower), userxattr=userxattr) as before,
-        View(store.snapshots.layers(upper), userxattr=userxattr) as after,
-    ):
-        return _restacked(store, None, compare(before, after), after, description)
-
-
-def _restacked(
-    store: Store, base: str | None, found: Sequence[Change], source: View, description: str
-) -> str:
-    active = store.snapshots.prepare(base, description=description)
-    try:
-        restack(found, source, active)
-        return store.snapshots.commit(active, description=description).id
-    except BaseException:
-        store.snapshots.discard(active)
-        raise

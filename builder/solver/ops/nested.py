@@ -43,7 +43,8 @@ def run_nested(vertex: Vertex, results: dict[Digest, Result], env: SolveEnv) -> 
             )
     env.place.leave()  # its steps need the place
     found = solve(
-        runnable(definition), replace(env, nesting=env.nesting + 1, on_snapshot=None, durations=None)
+        runnable(definition),
+        replace(env, nesting=env.nesting + 1, on_snapshot=None, direct=None, durations=None),
     )
     return Result((found.snapshot,))
 

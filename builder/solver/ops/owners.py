@@ -14,40 +14,47 @@ _MAX_ID = (1 << 32) - 2
 TreeAt = Callable[[int], SourceTree | None]
 
 
-def find_owner(chown: ChownOpt | None, tree_at: TreeAt) -> tuple[int, int] | None:
+def find_owner(chown: ChownOpt | None, tree_at: TreeAt, *, lenient: bool = False) -> tuple[int, int] | None:
     """(uid, gid) of a chown option, None for none; SolveError for a name that is not known.
 
     A user by name brings its own group, one by number the group of the same number, unless a group is given.
+    ``lenient`` takes root for an unknown name: WORKDIR belongs to USER, who need not exist (MET-02).
     """
     if chown is None:
         return None
     uid = gid = 0
     if chown.user is not None:
-        uid, gid = _user(chown.user, tree_at)
+        found = _user(chown.user, tree_at)
+        if found is None and not lenient:
+            raise _unknown("user", chown.user.name, "/etc/passwd")
+        uid, gid = found or (0, 0)
     if chown.group is not None:
-        gid = _group(chown.group, tree_at)
+        group = _group(chown.group, tree_at)
+        if group is None and not lenient:
+            raise _unknown("group", chown.group.name, "/etc/group")
+        gid = group or 0
     for value in (uid, gid):
         if not 0 <= value <= _MAX_ID:
             raise SolveError(f"impossible user or group id {value}", code="bad-owner")
     return uid, gid
 
 
-def _user(option: UserOpt, tree_at: TreeAt) -> tuple[int, int]:
+def _user(option: UserOpt, tree_at: TreeAt) -> tuple[int, int] | None:
     if not option.name:
         return option.id, option.id
     for fields in _lines(tree_at(option.input), "etc/passwd"):
         if fields[0] == option.name and len(fields) > 3:
             return _id(fields[2], option.name), _id(fields[3], option.name)
-    raise _unknown("user", option.name, "/etc/passwd")
+    return None
 
 
-def _group(option: UserOpt, tree_at: TreeAt) -> int:
+def _group(option: UserOpt, tree_at: TreeAt) -> int | None:
     if not option.name:
         return option.id
     for fields in _lines(tree_at(option.input), "etc/group"):
         if fields[0] == option.name and len(fields) > 2:
             return _id(fields[2], option.name)
-    raise _unknown("group", option.name, "/etc/group")
+    return None
 
 
 def _id(text: str, name: str) -> int:

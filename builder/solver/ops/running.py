@@ -34,7 +34,10 @@ def run_container(spec: ContainerSpec, env: SolveEnv, reporter: Reporter) -> tup
         try:
             with _deadline(handle, env.step_timeout_s) as over:
                 _stream(readers, reporter)
-                return handle.wait(), over.is_set()
+                status = handle.wait()
+            if env.on_usage is not None:
+                env.on_usage(reporter.vertex, getattr(handle, "usage", ()))
+            return status, over.is_set()
         except BaseException:
             handle.kill()
             raise

@@ -15,6 +15,7 @@ from builder.cache.tree import View
 from builder.errors import PathNotFound
 from builder.llb.ops import Copy
 from builder.solver.cutoff import tree_digest
+from builder.sources.local import LocalContext
 from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.handmade import Bench
@@ -55,12 +56,27 @@ def model_entry(path: Path) -> bytes:
 
 def model_directory(path: Path, *, own: bool = True) -> bytes:
     """CHK-04; ``own=False`` leaves out the directory's own header (CHK-05)."""
-    data = b"\0" + model_entry(path) if own else b""
+    data = b"\0" + text(model_entry(path)) if own else b""
+    return hashlib.sha256(data + model_children(path)).digest()
+
+
+def model_children(path: Path) -> bytes:
+    data = b""
     for name in sorted(os.listdir(path), key=os.fsencode):
         child = path / name
         inner = model_directory(child) if child.is_dir() and not child.is_symlink() else model_entry(child)
-        data += b"\0" + os.fsencode(name) + inner
-    return hashlib.sha256(data).digest()
+        data += b"\0" + os.fsencode(name) + text(inner)
+    return data
+
+
+def model_list(*entries: tuple[str, bytes]) -> str:
+    """CHK-06: paths below the part without wildcards, with "/" as NUL, and digests; in this order."""
+    data = b"".join((path.encode().replace(b"/", b"\0") or b"\0") + text(digest) for path, digest in entries)
+    return named(hashlib.sha256(data).digest())
+
+
+def text(digest: bytes) -> bytes:
+    return named(digest).encode()
 
 
 def select(root: Path, *copies: Copy) -> str:
@@ -159,6 +175,21 @@ def test_the_root_of_a_context_and_the_top_of_a_copied_directory_do_not_count(tr
 
 
 @row("CHK-04")
+def test_the_root_of_a_context_has_a_constant_header(tree: Path) -> None:
+    for path in (tree / "d/f", tree / "fifo"):
+        os.chown(path, 0, 0)  # as everything in a context is
+    children = model_directory(tree, own=False)
+    with LocalContext(tree) as context:
+        whole = [
+            ContentHasher(context).select((Copy(src="/", dest="/x", dir_contents=contents),)).digest
+            for contents in (True, False)
+        ]
+    start = b"\0" + text(hashlib.sha256(b"").digest())
+    assert whole == [named(hashlib.sha256(start + model_children(tree)).digest())] * 2
+    assert children == hashlib.sha256(model_children(tree)).digest()
+
+
+@row("CHK-04")
 def test_a_mounted_directory_shows_what_is_counted(lab: Lab) -> None:
     context = lab.context({"d/f": "f"})
     os.chmod(context / "d", 0o750)
@@ -169,32 +200,79 @@ def test_a_mounted_directory_shows_what_is_counted(lab: Lab) -> None:
 
 
 @row("CHK-06")
-def test_selections_like_the_model(tree: Path) -> None:
-    def listed(*paths: str) -> str:
-        data = b"".join(b"\0" + path.encode() + b"\0" + model_entry(tree / path) for path in paths)
-        return named(hashlib.sha256(data).digest())
+def test_what_wildcards_match_is_a_list_of_paths_and_digests(tree: Path) -> None:
+    def wild(src: str, *, contents: bool = False) -> str:
+        copy = Copy(
+            src=src, dest="/x/", allow_wildcard=True, allow_empty_wildcard=True, dir_contents=contents
+        )
+        return select(tree, copy)
 
-    many = Copy(src="/*.txt", dest="/x/", allow_wildcard=True)
-    assert select(tree, many) == listed("a.txt", "b.txt")
-    assert select(tree, Copy(src="/a.*", dest="/x/", allow_wildcard=True)) == listed("a.txt")
-    nothing = Copy(src="/*.zip", dest="/x/", allow_wildcard=True, allow_empty_wildcard=True)
-    assert select(tree, nothing) == named(hashlib.sha256(b"").digest())
-    alone = Copy(src="/a.txt", dest="/x/", allow_wildcard=True)
-    assert select(tree, alone) == named(model_entry(tree / "a.txt"))
+    def listed(*paths: str, below: str = "") -> str:
+        return model_list(*((f"/{path}", model_entry(tree / below / path)) for path in paths))
+
+    assert wild("/*.txt") == listed("a.txt", "b.txt")
+    assert wild("/a.*") == listed("a.txt"), "under another name than the pattern's it stays a list"
+    assert wild("/d/[fe]*/dee*") == listed("e/deep", below="d"), "without what comes before the wildcard"
+    (tree / "d.x").touch()
+    assert wild("/d*") == listed("d", "d/e", "d/e/deep", "d/f", "d.x", "disk"), "in the order of a walk"
+    assert wild("/*.zip") == named(hashlib.sha256(b"").digest())
+    assert wild("/a.txt") == named(model_entry(tree / "a.txt"))
+    (tree / "q?").touch()
+    (tree / "qs").mkdir()
+    assert wild("/q?") == listed("q?", "qs")
+    (tree / "qs").rmdir()
+    assert wild("/q?") == named(model_entry(tree / "q?")), "one match of the pattern's own name"
+    top = (tree / "d").stat().st_mode
+    contents = [(f"/{path}", model_entry(tree / path)) for path in ("d/e", "d/e/deep", "d/f", "d.x")]
+    assert wild("/d[.]*", contents=True) == listed("d.x")
+    nothing = hashlib.sha256(b"").digest()
+    (tree / "disk").unlink()
+    for mode in (top, 0o711):
+        os.chmod(tree / "d", mode)
+        assert wild("/d*", contents=True) == model_list(("/d", nothing), *contents), "CHK-05"
+
+
+@row("CHK-05", "CHK-06")
+def test_filters_count_what_they_let_through_and_its_parents(tree: Path) -> None:
+    def model(*paths: str) -> str:
+        return model_list(*((f"/{path}" if path else "", model_entry(tree / "d" / path)) for path in paths))
+
+    def filtered(src: str = "/d", *, contents: bool = True, **patterns: tuple[str, ...]) -> str:
+        return select(tree, Copy(src=src, dest="/x", dir_contents=contents, **patterns))  # type: ignore[arg-type]
+
+    assert filtered(include_patterns=("e/deep",)) == model("e", "e/deep"), (
+        "the header of a parent counts once a child does"
+    )
+    assert filtered(exclude_patterns=("f",)) == model("e", "e/deep")
+    assert filtered(contents=False, exclude_patterns=("f",)) == model("", "e", "e/deep")
+    assert filtered(include_patterns=("nothing",)) == named(hashlib.sha256(b"").digest())
+    assert filtered("/a.txt", exclude_patterns=("f",)) == named(model_entry(tree / "a.txt"))
+    (tree / "way").symlink_to("d")
+    assert filtered("/way/e", exclude_patterns=("f",)) == model_list(
+        ("/deep", model_entry(tree / "d/e/deep"))
+    )
+    before = filtered(exclude_patterns=("f",))
+    os.chmod(tree / "d", 0o711)
+    assert filtered(exclude_patterns=("f",)) == before
+    os.chmod(tree / "d/e", 0o711)
+    assert filtered(exclude_patterns=("f",)) == model("e", "e/deep") != before
+    (tree / "same").mkdir()
+    (tree / "same/same").touch()
+    inside = filtered("/same", exclude_patterns=("f",))
+    assert inside == model_list(("/same", model_entry(tree / "same/same")))
+    (tree / "same/same").rename(tree / "other")
+    (tree / "same").rmdir()
+    (tree / "other").rename(tree / "same")
+    assert filtered("/same", exclude_patterns=("f",)) == named(model_entry(tree / "same")) != inside, (
+        "a file is another thing than a directory with a file of its name"
+    )
 
 
 @row("CHK-06")
-def test_filters_count_what_they_let_through_and_its_parents(tree: Path) -> None:
-    def model(*paths: str) -> str:
-        inner = b"".join(b"\0" + path.encode() + b"\0" + model_entry(tree / "d" / path) for path in paths)
-        return named(hashlib.sha256(b"\0\0" + hashlib.sha256(inner).digest()).digest())
-
-    only = Copy(src="/d", dest="/x", dir_contents=True, include_patterns=("e/deep",))
-    assert select(tree, only) == model("e", "e/deep"), "the header of a parent counts once a child does"
-    without = Copy(src="/d", dest="/x", dir_contents=True, exclude_patterns=("f",))
-    assert select(tree, without) == model("e", "e/deep")
-    none = Copy(src="/d", dest="/x", dir_contents=True, include_patterns=("nothing",))
-    assert select(tree, none) == model()
+def test_several_selections_of_one_input_are_joined(tree: Path) -> None:
+    one, two = (Copy(src=src, dest="/x/") for src in ("/a.txt", "/d"))
+    parts = [model_entry(tree / "a.txt"), model_directory(tree / "d")]
+    assert select(tree, one, two) == named(hashlib.sha256(b"\0".join(map(text, parts))).digest())
 
 
 @row("CHK-06", "CHK-07")
@@ -202,10 +280,15 @@ def test_links_at_the_top_are_hashed_through_where_asked(tree: Path) -> None:
     through, plain = (Copy(src="/link", dest="/x", follow_symlink=follow) for follow in (True, False))
     assert select(tree, through) == named(model_entry(tree / "d/f"))
     assert select(tree, plain) == named(model_entry(tree / "link"))
-    wild = Copy(src="/lin*", dest="/x/", allow_wildcard=True, follow_symlink=True)
-    assert select(tree, wild) == named(hashlib.sha256(b"\0link\0" + model_entry(tree / "d/f")).digest()), (
-        "under the name that was asked for"
+    wild = Copy(src="/l*", dest="/x/", allow_wildcard=True, follow_symlink=True)
+    assert select(tree, wild) == model_list(("/link", model_entry(tree / "d/f"))), "under the name asked for"
+    (tree / "loft").symlink_to("d")
+    assert select(tree, wild) == model_list(
+        ("/link", model_entry(tree / "d/f")), ("/loft", model_directory(tree / "d"))
     )
+    (tree / "d/inner").symlink_to("f")
+    filtered = Copy(src="/d", dest="/x", dir_contents=True, follow_symlink=True, include_patterns=("inner",))
+    assert select(tree, filtered) == model_list(("/inner", model_entry(tree / "d/inner"))), "only at the top"
 
 
 @row("CHK-07")
@@ -214,9 +297,11 @@ def test_components_are_followed_inside_the_tree_and_cycles_end(tree: Path) -> N
     (tree / "loop").symlink_to("loop2")
     (tree / "loop2").symlink_to("loop")
     assert select(tree, Copy(src="/way/e/deep", dest="/x")) == named(model_entry(tree / "d/e/deep"))
-    assert select(tree, Copy(src="/way/e/dee*", dest="/x/", allow_wildcard=True)) == named(
-        hashlib.sha256(b"\0deep\0" + model_entry(tree / "d/e/deep")).digest()
+    assert select(tree, Copy(src="/way/e/dee*", dest="/x/", allow_wildcard=True)) == model_list(
+        ("/deep", model_entry(tree / "d/e/deep"))
     )
+    with pytest.raises(PathNotFound):
+        select(tree, Copy(src="/loop", dest="/x", follow_symlink=True, include_patterns=("x",)))
     with pytest.raises(PathNotFound):
         select(tree, Copy(src="/loop/x", dest="/x"))
     for number in range(256):
@@ -233,6 +318,9 @@ def test_components_are_followed_inside_the_tree_and_cycles_end(tree: Path) -> N
         ("COPY nope /x", "/nope"),
         ("COPY --from=busybox /no/pe /x", "/no/pe"),
         ("COPY --parents no/./pe /x", "/no"),
+        ("COPY --parents no/pe /x", "/no/pe"),
+        ("COPY --exclude=x no /x", "/no"),
+        ("RUN --mount=type=bind,source=no,target=/x true", "/no"),
     ],
 )
 def test_a_missing_path_is_quoted_with_its_ref(lab: Lab, line: str, path: str) -> None:

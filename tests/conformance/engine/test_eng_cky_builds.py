@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from builder import images
 from builder.cache.basekeys import root_key
 from builder.solver.types import Secret
 from tests.support.buildlab import Built
-from tests.support.machines import LayoutCache, Machines, cache, machines, ran
+from tests.support.machines import LayoutCache, Machines, cache, ran
 from tests.support.rows import row
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
@@ -28,12 +27,6 @@ def sha256(text: str) -> str:
 
 def unchanged(_: Path) -> None:
     """A context as it was, on another machine."""
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Machines]:
-    with machines(tmp_path) as made:
-        yield made
 
 
 @row("CKY-05")

@@ -22,6 +22,7 @@ from builder import images
 from builder.errors import UsageError
 from builder.exporter.image import clean_layer
 from builder.exporter.types import OutputSpec
+from builder.images.select import platform_manifest
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import Digest
 from tests.support.buildlab import Built, Lab
@@ -213,6 +214,42 @@ def test_an_estargz_base_stays_one(lab: Lab, context: Path) -> None:
         outputs=(OutputSpec.parse("type=image,compression=estargz,force-compression"),),
     )
     assert over.found.manifest.layers[:3] == base.found.manifest.layers
+
+
+@row("CMPR-01", "EXP-14")
+def test_outputs_of_one_build_have_their_own_compression_each_and_the_base_keeps_its_own(
+    lab: Lab, tmp_path: Path
+) -> None:
+    """Even where another image has the same layers in another compression, and was here first."""
+    text = "FROM busybox\nRUN echo kept > /kept\n"
+    specs = [OutputSpec.parse(f"type=image,name=kept-{kind},compression={kind}") for kind in ("gzip", "zstd")]
+    built_as = {}
+    for spec in specs:
+        built_as[spec.compression] = lab.quick(text, outputs=(spec,)).found.manifest.layers
+    assert built_as["gzip"][1] != built_as["zstd"][1]
+
+    def layers(kind: str, *texts: str) -> list[tuple[Any, ...]]:
+        made = lab.quick(f"FROM kept-{kind}\nRUN echo {kind} {len(texts)} > /own\n",
+                         outputs=tuple(map(OutputSpec.parse, texts)))  # fmt: skip
+        names = [
+            dict(spec.split("=", 1) for spec in item.split(",") if "=" in spec)["name"] for item in texts
+        ]
+        assert made.result.names == tuple(f"docker.io/library/{name}:latest" for name in names)
+        images_ = [lab.store.images.resolve(name) for name in names]
+        return [
+            platform_manifest(lab.store, item.manifest, None, "").manifest.layers for item in images_ if item
+        ]
+
+    for kind in ("zstd", "gzip", "zstd"):
+        one, two, forced = layers(
+            kind, "type=image,name=o1,compression=gzip", "type=image,name=o2,compression=zstd",
+            "type=image,name=o3,compression=zstd,force-compression=true",
+        )  # fmt: skip
+        assert one[:2] == two[:2] == built_as[kind], "the blobs of the base that was named"
+        assert [layer.media_type.rpartition("+")[2] for layer in (one[2], two[2])] == ["gzip", "zstd"]
+        assert {layer.media_type.rpartition("+")[2] for layer in forced} == {"zstd"}
+        assert forced[1] == built_as["zstd"][1]
+        assert forced[2] == two[2]
 
 
 @row("CMPR-02")

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import stat
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -14,14 +15,24 @@ from pathlib import Path
 
 import pytest
 
+from runtime.hosts import host_resolv_conf, resolv_conf
 from tests.support.cli import Runner
 from tests.support.rows import row
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
-PROBE = (
-    "for n in pid mnt; do readlink /proc/self/ns/$n; done; echo $$; grep -E 'CapEff|Seccomp:' /proc/self/status; id -u; echo $HOME;"
-    " cat /etc/hosts"
-)
+RIGHTS = "grep -E '^(Cap|NoNewPrivs|Seccomp:|Groups)' /proc/self/status; id; echo $HOME; umask; pwd"
+MOUNTS = "cut -d' ' -f5- /proc/self/mountinfo"
+NAMESPACES = ("pid", "ipc", "uts", "mnt", "net", "cgroup")
+OWN = "for n in pid ipc uts mnt net cgroup; do readlink /proc/self/ns/$n; done; echo $$"
+GIVEN = ("/etc/hosts", "/etc/resolv.conf", "/etc/hostname")
+"""A container may write to these, as Docker's may; a step may not."""
+
+
+def mount_lines(text: str) -> list[str]:
+    """Mounts by place, type and options, without the layers of the root and without what is given."""
+    lines = [line.split("lowerdir=")[0] for line in text.splitlines()]
+    kept = [line for line in lines if not line.startswith((*GIVEN, "/c ", "/dev/tree"))]
+    return sorted({line.split()[0]: line for line in kept}.values())  # what lies below another is not seen
 
 
 @pytest.fixture
@@ -33,26 +44,56 @@ def container(command: Runner) -> Iterator[str]:
 
 
 @row("CTL-01")
-def test_a_container_is_confined_like_a_step(command: Runner, tmp_path: Path) -> None:
-    shown = command.run(
-        "run", "--rm", "--network=none", "--hostname=mine", "busybox", "sh", "-c", PROBE
-    ).out.split("\n")
-    assert shown[0] != os.readlink("/proc/self/ns/pid") and shown[1] != os.readlink("/proc/self/ns/mnt")
-    assert shown[2] == "1"
-    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN grep -E 'CapEff|Seccomp:' /proc/self/status\n")
-    step = command.build(tmp_path, "--no-cache", "--network=none")
-    for line in shown[3:5]:
-        assert line.replace("\t", " ") in (step.out + step.err).replace("\t", " ")
-    assert shown[5:7] == ["0", "/root"]
-    assert any("mine" in line.split() for line in shown[7:]), "/etc/hosts has its name"
-    assert (
-        command.run("run", "--rm", "--user=nobody-here", "busybox", "true", status=125).err.count(
-            "unable to find user"
-        )
-        == 1
+@pytest.mark.parametrize("user", ["root", "app", "4321:77", "app:0"])
+def test_a_container_is_confined_like_a_step(command: Runner, tmp_path: Path, user: str) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM busybox AS facts\nWORKDIR /tmp\nUSER {user}\nRUN ({RIGHTS}) > /tmp/rights; {MOUNTS} > /tmp/mounts;"
+        " cat /etc/resolv.conf > /tmp/resolv; cat /etc/hosts > /tmp/hosts; ls /dev > /tmp/dev\n"
     )
-    command.run("run", "--rm", "busybox", "touch", "/gone")
-    assert command.run("run", "--rm", "busybox", "ls", "/").out.count("gone") == 0, "the image stays as it is"
+    command.build(tmp_path, "--network=none", "--tag=facts", "--iidfile", tmp_path / "id")
+    script = f"({RIGHTS}) > rights2; {MOUNTS} > mounts2; cat /etc/hosts > hosts2; ls /dev > dev2;"
+    script += f" cat rights; echo =; cat rights2; echo =; cat mounts; echo =; cat mounts2; echo =; cat hosts dev; echo =; cat hosts2 dev2; {OWN}"
+    image = (tmp_path / "id").read_text()
+    shown = command.run(
+        "run", "--rm", "--network=none", "--hostname=buildkitsandbox", image, "sh", "-c", script
+    ).out.split("=\n")
+    assert shown[0] == shown[1] and "CapEff" in shown[0], "rights, user, groups, home"
+    assert mount_lines(shown[2]) == mount_lines(shown[3])
+    tail = shown[5].splitlines()
+    assert shown[4].splitlines() == tail[: -len(NAMESPACES) - 1], "hosts and devices"
+    assert tail[-1] == "1"
+    assert not {os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES} & set(tail[-7:-1])
+
+
+@row("CTL-01")
+def test_the_root_of_a_container_is_a_view_that_can_be_written(command: Runner, tmp_path: Path) -> None:
+    """On an image and on the result of a step that is in no image of its own name."""
+    text = "FROM busybox AS one\nRUN echo step > /made\nFROM one\nRUN rm /made\n"
+    (tmp_path / "Dockerfile").write_text(text)
+    step = command.build(tmp_path, "--network=none", "--target=one", "--iidfile", tmp_path / "id")
+    assert step.status == 0
+    for image, seen in (("busybox", ""), ((tmp_path / "id").read_text(), "step\n")):
+        shown = command.run(
+            "run", "--rm", "--network=none", image, "sh", "-c", "touch /gone && cat /made 2>/dev/null; true"
+        )
+        assert shown.out == seen
+        listed = command.run("run", "--rm", "--network=none", image, "ls", "/").out.split()
+        assert "gone" not in listed, "the image stays as it is"
+
+
+@row("CTL-01")
+def test_users_hosts_and_name_servers_of_a_container(command: Runner) -> None:
+    unknown = command.run("run", "--rm", "--user=nobody-here", "busybox", "true", status=125)
+    assert "unable to find user nobody-here: no matching entries in passwd file" in unknown.err
+    script = "cat /etc/hosts; echo =; cat /etc/resolv.conf; echo =; hostname"
+    hosts, resolv, name = command.run(
+        "run", "--rm", "--network=none", "--hostname=mine", "--add-host=there:192.0.2.1", "busybox", "sh", "-c", script
+    ).out.split("=\n")  # fmt: skip
+    lines = hosts.splitlines()
+    assert lines[:2] == ["127.0.0.1\tlocalhost mine", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    assert "192.0.2.1\tthere" in lines
+    assert resolv == resolv_conf(host_resolv_conf(), isolated=True)
+    assert name == "mine\n"
 
 
 @row("CTL-02")
@@ -125,10 +166,13 @@ def test_exec(command: Runner, container: str) -> None:
     assert stopped.status != 0 and ("not running" in stopped.err or "stopped" in stopped.err)
 
 
-@row("CTL-04")
+@row("CTL-04", "LAY-01", "BET-04")
 def test_commit_is_one_layer_on_top(command: Runner, container: str) -> None:
     before = command.inspect("busybox")
-    command.run("exec", "-u", "0", container, "sh", "-c", "echo new > /new; rm /etc/group")
+    changes = "echo new > /new; rm /etc/group; chmod 711 /; chown 3:4 /"
+    command.run("exec", "-u", "0", container, "sh", "-c", changes)
+    pid = command.run("inspect", "--format={{.State.Pid}}", container).out.strip()
+    os.setxattr(f"/proc/{pid}/root/.", "user.kept", b"v")
     command.run(
         "commit", "-m", "why", "-c", "ENV A=b", "-c", 'CMD ["/bin/cat", "/new"]', container, "committed:1"
     )
@@ -140,6 +184,12 @@ def test_commit_is_one_layer_on_top(command: Runner, container: str) -> None:
     assert "passwd" in listed and "group" not in listed
     history = command.run("history", "--no-trunc", "--format={{.Comment}}", "committed:1").out
     assert history.splitlines()[0] == "why"
+    again = command.run("run", "-d", "--user=0", "committed:1", "sleep", "100").out.strip()
+    pid = command.run("inspect", "--format={{.State.Pid}}", again).out.strip()
+    st = os.stat(f"/proc/{pid}/root/.")
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (0o711, 3, 4), "the root is kept, too (LAY-01)"
+    assert os.getxattr(f"/proc/{pid}/root/.", "user.kept") == b"v"
+    command.run("rm", "-f", again)
     command.run("rmi", "committed:1")
 
 

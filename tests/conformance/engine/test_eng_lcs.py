@@ -14,6 +14,7 @@ from builder import images
 from builder.cache.fsck import check
 from builder.cache.store import Store
 from builder.errors import StoreError
+from builder.exporter.types import OutputSpec
 from builder.oci.digest import ChainId, Digest
 from tests.support.buildlab import Lab
 from tests.support.cli import Runner
@@ -23,13 +24,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="builds here run as root"),
 ]
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -200,6 +194,34 @@ def test_a_chain_id_that_is_there_is_taken(store: Store) -> None:
     two = store.snapshots.commit(store.snapshots.prepare(None), chain_id=chain)
     assert one.id == two.id
     assert len(store.snapshots.list()) == 1
+
+
+@row("LCS-04")
+def test_an_image_that_was_built_here_is_not_unpacked_again(own: Lab) -> None:
+    made = own.quick("FROM busybox\nRUN echo one > /one\nCOPY --link f /f\n", {"f": "f"}, tags=("app",))
+    before = {info.id for info in own.store.snapshots.list()}
+    over = own.quick("FROM app\nRUN cat /one /f > /two\n")
+    (new,) = [info for info in own.store.snapshots.list() if info.id not in before]
+    assert new.parent in before, "the step stands on the tree of the build itself"
+    assert over.found.manifest.layers[:-1] == made.found.manifest.layers
+    assert over.read("two") == "one\nf"
+    command = Runner(own.store.root)
+    assert command.run("run", "--rm", "--network=none", "app", "cat", "/one").stdout == b"one\n"
+    unpacked = [info.id for info in own.store.snapshots.list() if info.chain_id is not None]
+    assert len(unpacked) == 1, "the base, and nothing of the image"
+    loaded = own.quick(
+        "FROM app\nRUN echo 3 > /three\n", outputs=(OutputSpec.parse("type=image,compression=zstd"),)
+    )
+    kinds = [layer.media_type.rpartition("+")[2] for layer in loaded.found.manifest.layers]
+    assert kinds == ["gzip", "gzip", "gzip", "zstd"], "what it stands on is an image's now"
+    assert check(own.store.root) == ()
+
+
+@row("LCS-04")
+def test_a_tree_that_its_layers_do_not_give_is_no_image(own: Lab) -> None:
+    spec = OutputSpec.parse("type=image,name=clamped,source-date-epoch=1000,rewrite-timestamp=true")
+    own.quick("FROM busybox\nRUN echo one > /one\n", outputs=(spec,))
+    assert own.quick("FROM clamped\nRUN stat -c %Y /one > /two\n").read("two") == "1000\n"
 
 
 # --- LCS-05

@@ -8,12 +8,10 @@ import random
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.llb.definition import Vertex
 from builder.llb.ops import Copy, MkDir, MkFile, Rm, Symlink
@@ -21,13 +19,6 @@ from tests.support.handmade import Bench, described
 from tests.support.rows import row
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(params=["overlay", "native"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    with Store.open(tmp_path / "root", snapshotter=request.param) as store:
-        assert store.snapshots.driver == request.param
-        yield Bench(store)
 
 
 def text(path: str, data: str, **more: int) -> MkFile:

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from builder.errors import PybuildError, UsageError
 from builder.oci.digest import Digest
-from tests.support.machines import LayoutCache, Machines, cache, machines, ran, statuses, warned
+from tests.support.machines import LayoutCache, Machines, cache, ran, statuses, warned
 from tests.support.rows import row
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
@@ -28,12 +27,6 @@ COPY --from=one /one /one
 ENV COLOR=red
 """
 FILES = {"src": "hello", "other": "x"}
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Machines]:
-    with machines(tmp_path) as made:
-        yield made
 
 
 @row("RCH-03")

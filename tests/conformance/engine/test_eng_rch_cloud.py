@@ -15,16 +15,10 @@ from builder.errors import PybuildError, UsageError
 from tests.support.cloudactions import Actions
 from tests.support.cloudcaches import S3, Answer, Azure, Fault, running
 from tests.support.cloudplaces import KINDS, TEXT, TWO, Place, build, place, serving
-from tests.support.machines import Machines, cache, machines, ran, statuses, warned
+from tests.support.machines import Machines, cache, ran, statuses, warned
 from tests.support.rows import row
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Machines]:
-    with machines(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(params=KINDS)

@@ -18,16 +18,10 @@ from tests.support.cli import Runner
 from tests.support.cloudactions import READ, WRITE, Actions, Item
 from tests.support.cloudcaches import S3, Answer, Azure, Fault, running
 from tests.support.cloudplaces import FILES, KINDS, TEXT, TWO, Place, build, place, serving
-from tests.support.machines import Machines, cache, machines, ran, warned
+from tests.support.machines import Machines, cache, ran, warned
 from tests.support.rows import row
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Machines]:
-    with machines(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture(params=KINDS)

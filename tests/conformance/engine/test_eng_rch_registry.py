@@ -14,7 +14,7 @@ from builder.exporter.types import OutputSpec
 from builder.registry.auth import Credentials, DockerConfig
 from builder.registry.hosts import RegistryConfig
 from tests.support.buildlab import Built
-from tests.support.machines import Machines, cache, inline_records, machines, ran, statuses, warned
+from tests.support.machines import Machines, cache, inline_records, ran, statuses, warned
 from tests.support.registry import Fault, running_registry
 from tests.support.registryd import RegistryDaemon
 from tests.support.rows import row
@@ -40,12 +40,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     running = RegistryDaemon.start(tmp_path_factory.mktemp("registry"))
     yield running.address
     running.stop()
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Iterator[Machines]:
-    with machines(tmp_path) as made:
-        yield made
 
 
 def pushed(name: str) -> tuple[OutputSpec, ...]:

@@ -43,12 +43,6 @@ def registry() -> Iterator[Registry]:
         yield running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "root") as opened:
-        yield opened
-
-
 def known(registry: Registry, *, password: str = "secret", **more: Any) -> RegistryConfig:
     credentials = Credentials(username="ada", password=password)
     return RegistryConfig(docker=DockerConfig(auths=((registry.host, credentials),)), **more)

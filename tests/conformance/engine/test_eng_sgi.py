@@ -109,12 +109,6 @@ def repo(served: Repository, tmp_path: Path) -> Repository:
     return Repository(work, served.port)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "root") as opened:
-        yield opened
-
-
 def source(store: Store, text: str, **more: Any) -> GitSource:
     ref = parse_git_ref(text)
     assert ref is not None

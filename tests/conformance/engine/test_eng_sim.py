@@ -43,13 +43,6 @@ def registry() -> Iterator[Registry]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Where images are made before they are pushed."""
-    with Store.open(tmp_path / "root") as opened:
-        yield opened
-
-
-@pytest.fixture
 def pushed(store: Store, registry: Registry, tmp_path: Path) -> str:
     """The name of an image of three layers in the registry."""
     name = f"{registry.host}/base:1"

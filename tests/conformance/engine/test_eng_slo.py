@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import stat
+import tarfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from builder.build import BuildRequest
 from builder.errors import PybuildError, UsageError
+from builder.solver.progress import StatusEvent
 from builder.sources.contexttree import ContextTree
+from builder.sources.index import RACY_NS
 from builder.sources.local import LocalContext
 from cli.commands.build import COMMANDS
 from cli.flags import parse
 from cli.frontend_options import translated
+from cli.render.plain import status_line
 from tests.support.buildlab import Built, Lab
 from tests.support.rows import row
 
@@ -106,17 +112,55 @@ def test_contexts_in_turn(lab: Lab) -> None:
     assert not lab.steps_run()  # the same content elsewhere is the same
 
 
+def transfers(lab: Lab, name: str) -> list[StatusEvent]:
+    return [e for e in lab.watcher.events if isinstance(e, StatusEvent) and e.id == f"transferring {name}:"]
+
+
 @row("SLO-04")
 @root_only
-def test_progress(lab: Lab) -> None:
-    lab.quick("FROM scratch\nCOPY f /\n", {"f": "x" * 1000, ".dockerignore": "z\n"})
-    seen = [e for e in lab.watcher.events if getattr(e, "id", "").startswith("transferring ")]
-    assert {"transferring dockerfile:", "transferring context:"} <= {e.id for e in seen}
-    for name in {e.id for e in seen}:
-        counts = [e.current for e in seen if e.id == name]
-        assert counts == sorted(counts)
-        assert counts[-1] > 0
-        assert [e for e in seen if e.id == name][-1].completed_ns
+def test_progress_is_a_running_total(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte that is read counts once; what is known already, and what nothing copies, is not read."""
+    monkeypatch.setattr("builder.sources.transfer._EVERY_NS", 0)
+    sizes = {"d/a": 3 << 20, "d/b": 1000, "c": 70_000}
+    files = {name: b"x" * size for name, size in sizes.items()}
+    context = lab.context({**files, "unused": "x" * 500, "Dockerfile": "FROM scratch\nCOPY d c /\n"})
+    other = lab.context({"o": "y" * 1234})
+    time.sleep(2 * RACY_NS / 1e9)  # what was written just now is not remembered
+    lab.build(context)
+    told = transfers(lab, "context")
+    counts = [event.current for event in told]
+    assert counts == sorted(counts)
+    assert len(set(counts)) >= 5, "grows while it is read, in the middle of a file too"
+    assert counts[-1] == sum(sizes.values())
+    assert [bool(event.completed_ns) for event in told] == [False] * (len(told) - 1) + [True]
+    assert status_line(told[-1]).startswith("transferring context: 3.22MB")
+    assert status_line(told[-1]).endswith(" done")
+    (dockerfile,) = transfers(lab, "dockerfile")
+    assert dockerfile.current == (context / "Dockerfile").stat().st_size
+    (context / "d/b").write_text("changed")
+    text = "FROM scratch\nCOPY d c /\nCOPY --from=other o /\n"
+    lab.build(context, text, build_contexts=(("other", str(other)),))
+    assert transfers(lab, "context")[-1].current == len("changed")
+    assert transfers(lab, "other")[-1].current == 1234
+    assert transfers(lab, "other")[-1].completed_ns
+
+
+@row("SLO-04")
+@root_only
+def test_progress_of_an_archive(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.sources.transfer._EVERY_NS", 0)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in (("Dockerfile", b"FROM scratch\nCOPY f /\n"), ("f", b"x" * 300_000)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    lab.run(BuildRequest(context="-", stdin=io.BytesIO(out.getvalue())))
+    first = transfers(lab, "context")[0].vertex
+    counts = [event.current for event in transfers(lab, "context") if event.vertex == first]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+    assert counts[-1] == len(out.getvalue())
 
 
 @row("SLO-05")

@@ -33,12 +33,6 @@ def launcher() -> Iterator[Launcher]:
         yield launcher
 
 
-@pytest.fixture()
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "root") as store:
-        yield store
-
-
 def solved(store: Store, launcher: Launcher, head: Vertex, *before: Vertex, **options):
     """Solve; what ran, what was cached, and the snapshot."""
     watcher = options.pop("watcher", None) or Watcher()

@@ -86,6 +86,9 @@ def test_env_wins_over_arg() -> None:
     assert envs(text) == [("v=env",), ("v=arg",), ("v=again",)]
     assert envs(text, build_args=(("v", "given"),)) == [("v=given",), ("v=given",), ("v=again",)]
     assert converted(text).config.env[1:] == ("v=again",)
+    child = "FROM a AS b\nENV v=env\nARG v=arg w=2\nFROM b\nRUN r $v\nWORKDIR /$v\n"
+    assert envs(child) == [("v=env", "w=2")], "a stage begins with the ENV of its base"
+    assert history(converted(child))[-2:] == ["RUN |2 v=env w=2 /bin/sh -c r $v # buildkit", "WORKDIR /env"]
 
 
 @row("ARG-07")

@@ -80,6 +80,11 @@ def test_from() -> None:
         s.identifier for s in ops(converted("FROM scratch\nCOPY --from=named p q\n", local), "SourceOp")
     ] == ["local://named"]
     assert problem("FROM a\nCOPY --from=3 p q\n").message == "invalid stage index 3"
+    assert problem("FROM a\nCOPY --from=0 p q\n").message == "circular dependency detected on stage: stage-0"
+    for name in ("TWO", "1"):
+        late = problem(f"FROM a AS one\nCOPY --from={name} p q\nFROM b AS two\n", target="one")
+        expected = f'cannot copy from stage "{name}", it needs to be defined before current stage "one"'
+        assert late.message == expected, "the name as it is typed"
     late = problem("FROM a AS one\nCOPY --from=two p q\nFROM b AS two\n", target="one")
     assert late.message == ('cannot copy from stage "two", it needs to be defined before current stage "one"')
 
@@ -299,6 +304,10 @@ def test_link(lab: Lab) -> None:
     assert not one.has("t/f"), "a link of the base is not followed"
     assert stat.S_ISDIR(one.stat("ln").st_mode)
     assert one.stat("have").st_mode & 0o7777 == 0o755, "as if copied onto an empty root"
+    own = text.replace("--link", "--link --chmod=640 --chown=3:4")
+    one, two = (lab.quick(own.format(n), {"f": "F"}) for n in (1, 2))
+    assert one.json["rootfs"]["diff_ids"][-2:] == two.json["rootfs"]["diff_ids"][-2:], "with a mode too"
+    assert (one.stat("have/f").st_mode & 0o7777, one.stat("have/f").st_uid) == (0o640, 3)
     merged = converted("FROM a\nCOPY --link f /b/\n")
     assert ops(merged, "MergeOp") == [MergeOp(inputs=(0, 1))]
 
@@ -322,6 +331,44 @@ def test_parents(lab: Lab) -> None:
     assert (built.names("3"), built.names("3/x"), built.names("3/x/y")) == (["x"], ["c.go", "y"], ["a.go"])
     with pytest.raises(PybuildError, match="not found"):
         lab.build(context, "FROM scratch\nCOPY --parents x/none /\n")
+    wild, literal = copies(converted("FROM a\nCOPY --parents x*/./none x/./none /\n"))
+    assert (wild.required_paths, literal.required_paths) == ((), ("none",)), (
+        "a wildcard before the pivot is one, too"
+    )
+
+
+@row("CPY-11", "CPY-17")
+@root_only
+def test_parents_through_links(lab: Lab) -> None:
+    context = lab.context({"real/sub/f": "F", "real/sub/g.txt": "G", "loop/x": ""})
+    (context / "real").chmod(0o711)
+    for name, target in (("link", "real"), ("deep", "/link/sub"), ("real/sub/up", "../../..")):
+        (context / name).symlink_to(target)
+    (context / "loop/me").symlink_to("me")
+    built = Built(
+        lab,
+        lab.build(
+            context,
+            "FROM scratch\nCOPY --parents link/sub/f /1/\nCOPY --parents deep/*.txt /2/\nCOPY --parents ./link/./sub /3/\n"
+            "COPY --parents --exclude=link/sub/g.txt link/sub /4/\nCOPY --parents **/sub/f /5/\n",
+        ),
+    )
+    assert built.read("1/link/sub/f") == "F"
+    assert built.stat("1/link").st_mode & 0o177777 == 0o040711, (
+        "a directory like the one that the link leads to"
+    )
+    assert (built.names("2"), built.names("2/deep")) == (["deep"], ["g.txt"])
+    assert (built.names("3"), built.names("3/sub")) == (["sub"], ["f", "g.txt", "up"])
+    assert built.names("4/link/sub") == ["f", "up"]
+    assert built.names("5") == ["real"], "a wildcard goes through no link"
+    for missing in ("link/none", "loop/me/x"):
+        with pytest.raises(PybuildError, match=r"not found|too many"):
+            lab.build(context, f"FROM scratch\nCOPY --parents {missing} /\n")
+    (context / "real/sub/f").write_text("changed")
+    again = Built(lab, lab.build(context, "FROM scratch\nCOPY --parents link/sub/f /1/\n"))
+    assert again.read("1/link/sub/f") == "changed"
+    stage = "FROM busybox AS s\nRUN mkdir -p /r && echo 1 > /r/f && ln -s /r /l\nFROM scratch\nCOPY --parents --from=s /l/f /\n"
+    assert lab.quick(stage).read("l/f") == "1\n"
 
 
 @row("CPY-18")

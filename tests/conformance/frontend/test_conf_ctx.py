@@ -21,7 +21,6 @@ from builder.exporter.types import OutputSpec
 from builder.frontend.errors import BadOption
 from builder.sources.contexttree import ContextTree
 from builder.sources.named import parse_named
-from builder.sources.policy import Policy, Rule
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import FakeResolver, converted, names, ops
 from tests.support.rows import row
@@ -122,6 +121,10 @@ def test_what_is_replaced() -> None:
         assert sources(f"FROM {name}\nRUN x\n", {"n": local}) == ["local://n"], name
     assert sources("FROM n:1\nRUN x\n", {"n": local}) == ["docker-image://docker.io/library/n:1"]
     assert sources("FROM scratch\nRUN --mount=from=n,target=/t x\n", {"n": local}) == ["local://n"]
+    upper = "FROM a AS Big\nRUN x\nFROM scratch\nCOPY --from=BIG p q\n"
+    assert parse_named("Big", "docker-image://x").name == "big", "names of stages have no case"
+    assert sources(upper, {"big": local}) == ["local://n"]
+    assert sources("FROM scratch\nCOPY --from=BIG p q\n", {"big": local}) == ["local://n"]
     own = {"n::linux/amd64": ("local", "local://own"), "n": local}
     assert sources("FROM n\nRUN x\n", own) == ["local://own"]
     assert sources("FROM scratch\nCOPY p q\n", {"scratch": local, "context": local}) == ["local://context"]
@@ -188,6 +191,9 @@ def test_sources(lab: Lab, site: tuple[str, Path], repository: tuple[str, str], 
         ("target:other", "unsupported context source target for n"),
         ("oci-layout://@sha256:" + "a" * 64, "has no name"),
         ("ftp://", "unsupported context source ftp for n"),
+        ("docker-image://A:b:c", "invalid context specifier docker-image://A:b:c for n"),
+        ("docker-image://", "invalid context specifier docker-image:// for n"),
+        ("oci-layout:///p@sha256:xy", "invalid context specifier oci-layout:///p@sha256:xy for n"),
         ("https://h/r.git?tag=a&branch=b", "invalid git context https://h/r.git?tag=a&branch=b"),
     ],
 )
@@ -234,27 +240,6 @@ def test_an_input_that_nobody_gave(lab: Lab, client: pybuild.Client, tmp_path: P
     )
     with pytest.raises(PybuildError, match="the build for the named context n made no image"):
         client.build({"Dockerfile": "FROM n\n"}, build_contexts={"n": tree})
-
-
-@row("CTX-10")
-@root_only
-def test_a_policy_puts_another_context_in_the_place_of_an_image(lab: Lab, site: tuple[str, Path]) -> None:
-    url, root = site
-    (root / "by-policy").write_text("page")
-    name = "docker-image://docker.io/library/gone:1"
-    to_page = Policy(rules=(Rule(action="CONVERT", identifier=name, new_identifier=f"{url}/by-policy"),))
-    contexts = (("n", "docker-image://gone:1"),)
-    text = "FROM scratch\nCOPY --from=n context /\n"
-    assert lab.quick(text, build_contexts=contexts, source_policies=(to_page,)).read("context") == "page"
-    circle = Policy(
-        rules=(
-            Rule(action="CONVERT", identifier=name, new_identifier=f"{url}/by-policy"),
-            Rule(action="CONVERT", identifier=f"{url}/by-policy", new_identifier=name),
-        )
-    )
-    with pytest.raises(PybuildError) as caught:
-        lab.quick(text, build_contexts=contexts, source_policies=(circle,))
-    assert caught.value.code == "policy-loop"
 
 
 @row("CTX-10")

@@ -13,6 +13,7 @@ from tests.support.buildlab import Built, Lab
 from tests.support.cli import Runner
 from tests.support.dockerfiles import FakeResolver, converted, execs
 from tests.support.rows import row
+from tests.support.web import Handler, serving
 
 NAME = "SOURCE_DATE_EPOCH"
 COMMITTED = 1_323_785_716  # 2011-12-13T14:15:16Z, as the repository of these tests says
@@ -89,9 +90,7 @@ def test_by_name(lab: Lab, site: tuple[str, Path], repository: tuple[str, str]) 
 @root_only
 def test_the_newest_file_of_a_tar(lab: Lab, site: tuple[str, Path]) -> None:
     """Where the server gives no date."""
-    import http.server
     import io
-    import threading
 
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -101,27 +100,18 @@ def test_the_newest_file_of_a_tar(lab: Lab, site: tuple[str, Path]) -> None:
             info.mtime, info.type = when, kind
             tar.addfile(info)
 
-    class Undated(http.server.BaseHTTPRequestHandler):
+    class Undated(Handler):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(out.getvalue())))
-            self.end_headers()
-            self.wfile.write(out.getvalue())
+            self.answer(out.getvalue())
 
         do_HEAD = do_GET
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Undated)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        url = f"http://127.0.0.1:{server.server_port}/a.tar"
+    with serving(Undated) as url:
         built = lab.quick(
-            "FROM scratch\nLABEL a=b\n", build_args=((NAME, "web"),), build_contexts=(("web", url),)
+            "FROM scratch\nLABEL a=b\n",
+            build_args=((NAME, "web"),),
+            build_contexts=(("web", f"{url}/a.tar"),),
         )
-    finally:
-        server.shutdown()
-        server.server_close()
     assert built.json["created"].startswith("2011-03-13T07:06:40")
 
 

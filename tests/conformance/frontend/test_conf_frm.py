@@ -243,6 +243,9 @@ def test_what_is_inherited() -> None:
     assert config.history[0] == base.history[0]
     (op,) = execs(found)
     assert (op.meta.args, op.meta.cwd, op.meta.user) == (("s", "-x", "r"), "/w", "u")
+    odd = FakeResolver({f"{LIBRARY}a:latest": base_image(workdir="x/../w/")})
+    found = converted("FROM a\nRUN r\n", odd)
+    assert (found.config.workdir, execs(found)[0].meta.cwd) == ("/w", "/w")
 
 
 @row("FRM-12")

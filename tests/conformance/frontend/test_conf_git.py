@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import http.server
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +15,7 @@ from builder.solver.types import Secret
 from tests.support.buildlab import Built, Lab
 from tests.support.dockerfiles import converted, ops
 from tests.support.rows import row
+from tests.support.web import Handler, serving
 
 
 @row("GIT-01")
@@ -118,21 +117,13 @@ def locked() -> Iterator[tuple[str, list[str]]]:
     """A server that lets nobody in, and the Authorization headers that it was given."""
     seen: list[str] = []
 
-    class Locked(http.server.BaseHTTPRequestHandler):
+    class Locked(Handler):
         def do_GET(self) -> None:
             seen.append(self.headers.get("Authorization", ""))
-            self.send_response(401)
-            self.send_header("WWW-Authenticate", 'Basic realm="x"')
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.answer(b"", 401, WWW_Authenticate='Basic realm="x"')
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Locked)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
+    with serving(Locked) as url:
+        yield url, seen
 
 
 @row("GIT-05")

@@ -101,6 +101,9 @@ def test_entries(lab: Lab) -> None:
     assert {entry.comment for entry in own} == {COMMENT}
     assert all(entry.created for entry in own)
     assert sum(not entry.empty_layer for entry in entries) == len(built.config.diff_ids) == built.layers
+    bare = lab.quick('FROM scratch\nENV A=1\nCMD ["x"]\n')
+    assert (bare.layers, len(bare.config.history)) == (0, 2)
+    assert {entry.created for entry in bare.config.history} == {bare.json["created"]}, "without any layer too"
     timed = converted("FROM a\nENV a=b\nRUN x\n", epoch=0).config.history[1:]
     assert {entry.created for entry in timed} == {"1970-01-01T00:00:00Z"}
 

@@ -53,6 +53,15 @@ def test_a_byte_order_mark_is_no_part_of_another_line() -> None:
         parse(b"FROM a\n\xef\xbb\xbfRUN b\n")
 
 
+@row("LEX-01")
+def test_another_encoding_is_named() -> None:
+    for encoding in ("utf-16", "utf-16-be"):
+        data = "\ufeff"[: encoding != "utf-16"].encode("utf-16-be") + "FROM a\n".encode(encoding)
+        with pytest.raises(PybuildError, match="cannot hold NUL bytes") as caught:
+            parse(data)
+        assert caught.value.hint == "the file is UTF-16: save it as UTF-8"
+
+
 @row("LEX-02")
 def test_blanks_before_an_instruction_go_those_of_its_next_lines_stay() -> None:
     assert runs("FROM a\n \t RUN b \\\n\t  c\\\n d\n") == ["b \t  c d"]

@@ -95,6 +95,10 @@ def test_warnings_as_errors() -> None:
 def test_control_of_one_instruction() -> None:
     text = "FROM a\n# words\n# check=skip=JSONArgsRecommended\n# more words\nCMD x\nENTRYPOINT y\n"
     assert rules(converted(text)) == [("JSONArgsRecommended", 6)]
+    text = "FROM a AS x\n# odd\n# check=experimental=InvalidDefinitionDescription\nFROM a AS b\n# odd\nFROM a AS c\n"
+    assert rules(converted(text)) == [("InvalidDefinitionDescription", 4)]
+    text = "# check=experimental=all\n# odd\n# check=skip=all\nFROM a AS b\n# odd\nFROM a AS c\n"
+    assert rules(converted(text)) == [("InvalidDefinitionDescription", 6)]
 
 
 @row("LNT-10")

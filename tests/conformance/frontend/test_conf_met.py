@@ -31,6 +31,10 @@ def test_workdir_is_joined_and_cleaned() -> None:
     assert all(isinstance(m, MkDir) and m.mode == 0o755 and m.make_parents for m in made)
     assert (made[0].owner.user.name, made[0].owner.group.name) == ("app", "adm")
     assert found.config.workdir == "/w/y/up"
+    stays = converted("FROM a\nWORKDIR /w\nWORKDIR $un\nWORKDIR ''\n")
+    assert (history(stays)[1:], rules(stays)) == (["WORKDIR /w"] * 2, [("UndefinedVar", 3)]), (
+        "empty: no change"
+    )
     (root,) = history(converted("FROM a\nWORKDIR /\n"))
     assert root == "· WORKDIR /", "the root is no layer"
     timed = converted("FROM a\nWORKDIR /w\n", epoch=12)
@@ -55,6 +59,9 @@ def test_user_is_not_checked_until_a_run(lab: Lab) -> None:
     assert lab.quick("FROM busybox\nUSER no-such:group\n").json["config"]["User"] == "no-such:group"
     with pytest.raises(PybuildError, match="no-such"):
         lab.quick("FROM busybox\nUSER no-such\nRUN true\n")
+    for base, owner in (("scratch", "app"), ("busybox", "no-such:group"), ("busybox", "0:no-such")):
+        made = lab.quick(f"FROM {base}\nUSER {owner}\nWORKDIR /w\n").stat("w")
+        assert (made.st_uid, made.st_gid) == (0, 0), "a directory of nobody's is root's"
 
 
 @row("MET-03")
@@ -117,6 +124,13 @@ def test_bad_ports(port: str, message: str) -> None:
 
 
 @row("MET-07")
+def test_ports_with_commas() -> None:
+    with pytest.raises(DockerfileError, match="invalid containerPort: 80,443") as caught:
+        converted("FROM a\nEXPOSE 80,443\n")
+    assert caught.value.hint == "ports are separated by blanks"
+
+
+@row("MET-07")
 def test_host_ports_are_left_out() -> None:
     found = converted("FROM a\nEXPOSE 127.0.0.1:8080:80\n")
     assert found.config.exposed_ports == ("80/tcp",)
@@ -157,7 +171,8 @@ def test_healthcheck() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--interval=100us CMD x", 'Interval "100us" cannot be less than 1ms'),
+        ("--interval=100us CMD x", 'Interval "interval" cannot be less than 1ms'),
+        ("--start-period=-1s CMD x", 'Interval "start-period" cannot be less than 1ms'),
         ("--retries=-1 CMD x", "--retries cannot be negative (-1)"),
         ("NONE x", "HEALTHCHECK NONE takes no arguments"),
         ("CMD", "Missing command after HEALTHCHECK CMD"),
@@ -180,6 +195,10 @@ def test_stopsignal() -> None:
     with pytest.raises(DockerfileError) as caught:
         converted("FROM a\nSTOPSIGNAL SIGTREM\n")
     assert caught.value.hint == "did you mean SIGTERM?"
+    for number in ("0", "-9", "65"):
+        with pytest.raises(DockerfileError, match=f"invalid signal: {number}") as caught:
+            converted(f"FROM a\nSTOPSIGNAL {number}\n")
+        assert str(caught.value.hint).startswith("want a number from 1 to 64")
     converted("FROM a AS bad\nSTOPSIGNAL NOPE\nFROM a\n")  # only a stage that is needed is looked at
 
 

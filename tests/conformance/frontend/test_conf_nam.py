@@ -79,6 +79,7 @@ def test_what_is_shown_of_an_instruction() -> None:
         "[2/3] COPY one  b",
         "[3/3] WORKDIR /one",
     ]
+    assert steps("FROM a\nrun\techo hi  there\n")[-1] == "[2/2] RUN\techo hi  there"
     secret = steps("FROM a\nENV T=x\nRUN --mount=type=secret,id=t,env=T echo $T\n")[-1]
     assert secret.endswith("echo ****")
 

@@ -67,6 +67,11 @@ def test_unknown_instructions() -> None:
     with pytest.raises(PybuildError) as caught:
         converted("FROM a\nRUN b \\\n c\nSHELL x\n")
     assert caught.value.message.startswith("dockerfile parse error on line 4: SHELL ")
+    for line, char in (("LABEL\u00a0a=b", "NO-BREAK SPACE"), ("\u200bLABEL a=b", "ZERO WIDTH SPACE")):
+        with pytest.raises(PybuildError) as caught:
+            converted(f"FROM a\n{line}\n")
+        assert line.split(" ")[0] in caught.value.message, "only blanks of ASCII end a name"
+        assert char in str(caught.value.hint), "what cannot be seen is named"
 
 
 @row("SYN-03")
@@ -258,6 +263,21 @@ def test_quoted_words_are_not_expanded() -> None:
         assert files(after(f"ENV v=1\nCOPY <<{word} /x\n$v\nE"))[0].data == b"$v\n", word
     assert files(after("ENV v=1\nCOPY <<E /x\n$v ${u:-2}\nE"))[0].data == b"1 2\n"
     assert argv("ENV v=1\nRUN <<E\n$v\nE") == (*SHELL, "$v\n")
+
+
+@row("HDC-01", "HDC-04", "HDC-07", "HDC-08")
+def test_a_quoted_word_may_hold_blanks() -> None:
+    for word, name in (('"a b"', "a b"), ("'a  b'", "a  b"), ("a\\ b", "a b"), ('x" y "z', "x y z")):
+        (file,) = files(after(f"ENV v=1\nCOPY <<{word} plain /x/\n$v\n{name}"))
+        assert (file.path, file.data) == (f"/{name}", b"$v\n"), word
+    two = files(after("ADD <<'a b' <<\"c d\" /x/\n1\na b\n2\nc d"))
+    assert [(file.path, file.data) for file in two] == [("/a b", b"1\n"), ("/c d", b"2\n")]
+    assert argv("RUN <<'a b'\necho $v\na b") == (*SHELL, "echo $v\n")
+    assert message('COPY f <<"a b"\nx\na b') == "COPY cannot accept a heredoc as a destination"
+    assert message('COPY <<"a b"\nx\na b').startswith("COPY requires at least two arguments")
+    with pytest.raises(PybuildError, match="unterminated heredoc") as caught:
+        after('COPY <<"a b /x\n1\na b')
+    assert (caught.value.hint, caught.value.spans[0].start) == ('the quote in <<"a b /x is not closed', 2)
 
 
 @row("HDC-05")

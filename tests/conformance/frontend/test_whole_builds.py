@@ -43,7 +43,9 @@ def test_a_source_that_is_nearly_there(lab: Lab) -> None:
 
 def test_an_argument_declared_too_late_for_a_source(lab: Lab) -> None:
     result = lab.quick("FROM scratch\nCOPY a$v /\nARG v=1\n", {"a": ""}).result
-    assert [warning.hint for warning in result.warnings] == ["ARG v is declared later, on line 3: move it up"]
+    assert [warning.hint for warning in result.warnings] == [
+        "ARG v is declared on line 3, after its use: move it up"
+    ]
     with pytest.raises(PybuildError) as caught:
         lab.quick("FROM scratch\nCOPY file$v /\nARG v=1\n", {"file1": ""})
     assert "move it up" in str(caught.value.hint) or "did you mean file1?" in str(caught.value.hint)
