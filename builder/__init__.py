@@ -1,0 +1,3 @@
+"""The engine: from a Dockerfile to images and containers' trees."""
+
+__version__ = "0.1.0"

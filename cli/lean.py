@@ -13,6 +13,7 @@ All of it is for a process of our own (``cli.main.main`` without arguments), nev
 
 from __future__ import annotations
 
+import _thread
 import gc
 import importlib
 import os
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
 _GC_THRESHOLD = 50_000
 _KNOWN_VERSIONS = ((3, 11), (3, 12))
 _LATER = ("copy", "inspect", "ntpath")
+_lock = _thread.allocate_lock()
 
 
 class _Later(types.ModuleType):
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+        with _lock:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from builder.errors import UsageError
+from builder.errors import GraphError, UsageError
 from cli.app import App, is_terminal
 from cli.flags import Args, Command, wrong
 
@@ -63,8 +63,10 @@ def definition_of(app: App, args: Args) -> bytes | None:
     if name == "-" and not args.words[0]:
         app.note("pybuild: reading a definition from standard input")
     data = read_definition(app, name)
-    if not data:
+    if not data and name == "-" and not args.words[0]:
         raise UsageError(
-            f"the definition in {name} is empty", hint="to build a Dockerfile: pybuild build PATH"
+            "standard input is empty: no definition", hint="to build a Dockerfile: pybuild build PATH"
         )
+    if not data:
+        raise GraphError("invalid empty definition", hint="to build a Dockerfile: pybuild build PATH")
     return data

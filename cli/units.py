@@ -75,13 +75,9 @@ def csv_fields(text: str, what: str) -> list[str]:
     """The fields of one comma-separated line; a field may stand in double quotes to hold commas."""
     if '"' not in text:
         return text.split(",")
-    import csv
+    from builder import csvline
 
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise UsageError(f"invalid {what} {text!r}: {error}") from error
-    return rows[0] if rows else []
+    return csvline.csv_fields(text, what)
 
 
 def csv_pairs(text: str, what: str) -> list[tuple[str, str]]:

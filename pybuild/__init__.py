@@ -6,6 +6,8 @@ expected failure is a ``PybuildError``. Names are looked up on first use, so tha
 
 from __future__ import annotations
 
+from builder import __version__ as __version__
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from pybuild._client import Client
     from pybuild._container import Container, Finished
     from runtime.errors import ContainerError, NoSuchContainer, NotPermitted, PybuildError
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "builder.build.report": ("BuildReport", "StepReport"),

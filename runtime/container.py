@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runtime import specfile, state, wire
 from runtime.errors import ContainerError
@@ -20,6 +19,10 @@ from runtime.session import MonitorGone, Session
 from runtime.spec import ContainerSpec, ExecSpec
 from runtime.specfile import MonitorOptions
 from runtime.state import NetworkState, ProcessRef, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "Connect",

@@ -7,8 +7,8 @@ the two host files. Addresses and names come from users, so each is checked befo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from runtime.errors import ContainerError
 
@@ -22,7 +22,8 @@ _HOSTS = Path("/etc/hosts")
 _MAX_FILE = 1 << 20
 
 
-class Dns(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Dns:
     """Resolver settings that win over the host's."""
 
     dns: tuple[str, ...] = ()

@@ -7,11 +7,14 @@ nothing but the spec. ``init.OPERATIONS`` has the function behind each operation
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, assert_never
 
 from runtime import capabilities, devicefilter, hierarchies
 from runtime import spec as s
 from runtime.syscalls import constants as c
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _NAMESPACES = {"pid": c.CLONE_NEWPID, "ipc": c.CLONE_NEWIPC, "uts": c.CLONE_NEWUTS}
 _RLIMITS = {
@@ -263,10 +266,8 @@ def _mount_operation(mount: s.Mount) -> Operation:
     if isinstance(mount, s.TmpfsMount):
         flags = _flags(mount.readonly, mount.nosuid, mount.nodev, mount.noexec)
         return Operation("tmpfs", (target, mount.size_bytes, mount.mode, flags))
-    if isinstance(mount, s.FileMount):
-        flags = _flags(mount.readonly, True, True, not mount.mode & 0o111)
-        return Operation("file", (target, mount.data, mount.mode, mount.uid, mount.gid, flags))
-    assert_never(mount)
+    flags = _flags(mount.readonly, True, True, not mount.mode & 0o111)
+    return Operation("file", (target, mount.data, mount.mode, mount.uid, mount.gid, flags))
 
 
 def _flags(readonly: bool, nosuid: bool, nodev: bool, noexec: bool) -> int:

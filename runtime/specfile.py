@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from runtime import spec as spec_module
 from runtime.errors import ContainerError
 from runtime.spec import ContainerSpec
 from runtime.state import SPEC_FILE, PortState, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
 
 _CLASS = ""
 _BYTES = "base64"

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from runtime.errors import ContainerError, NoSuchContainer
 from runtime.statefile import (
@@ -60,7 +59,13 @@ __all__ = [
     "write_file",
 ]
 
-Status = Literal["created", "running", "paused", "restarting", "exited", "dead"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    Status = Literal["created", "running", "paused", "restarting", "exited", "dead"]
+else:  # typing would take a millisecond of every start
+    Status = str
 
 MONITOR_LOST = "the monitor process of this container died; output and exit status were not recorded"
 _LOST_EXIT_CODE = 255

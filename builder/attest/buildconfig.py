@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from builder.frontend.redact import redact
+from builder.frontend.redact import redact, redact_values
 from builder.llb.definition import Definition, Vertex
 from builder.llb.ops import SourceOp
 from builder.llb.serialize import dump_json
@@ -33,7 +33,7 @@ def build_config(definition: Definition, usage: Usage | None = None) -> dict[str
     for vertex, line in zip(definition.vertices, dump_json(definition), strict=False):
         op = json.loads(line)["Op"]
         op.pop("inputs", None)
-        step: dict[str, Any] = {"id": names[vertex.digest], "op": _masked(op)}
+        step: dict[str, Any] = {"id": names[vertex.digest], "op": redact_values(op)}
         if vertex.inputs:
             step["inputs"] = [f"{names[edge.digest]}:{edge.index}" for edge in vertex.inputs]
         if usage and vertex.digest in usage:
@@ -77,13 +77,3 @@ def layer_map(
             if 0 < depth <= len(layers):
                 found[f"{names[vertex.digest]}:{index}"] = [[layer.to_json() for layer in layers[:depth]]]
     return found
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, list):
-        return [_masked(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _masked(item) for key, item in value.items()}
-    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from builder.attest.statement import package_url
@@ -70,11 +70,6 @@ def remote_material(url: str, pin: str) -> Material:
     return Material(uri=redact(url), algorithm=algorithm, hex=value)
 
 
-def commit_pin(commit: str) -> str:
-    """A commit as ``algorithm:hex``."""
-    return f"{'sha256' if len(commit) == 64 else 'sha1'}:{commit}"
-
-
 def capture(definition: Definition, pin: Pin) -> Captured:
     """Walk ``definition``."""
     materials: dict[str, Material] = {}
@@ -107,6 +102,30 @@ def capture(definition: Definition, pin: Pin) -> Captured:
         ),
         network=any(op.network != "none" for op in execs),
         complete=complete,
+    )
+
+
+def whole(
+    found: Captured, images: Iterable[Material], context: Material | None, *, own_dockerfile: bool
+) -> Captured:
+    """All that a build takes: its definition's part, the images that were asked for, a remote context first.
+
+    ``own_dockerfile``: the Dockerfile is not in the context.
+    """
+    materials = {item.uri: item for item in found.materials}
+    for item in images:
+        materials.setdefault(item.uri, item)
+    locals_ = set(found.locals)
+    if context is not None:
+        materials = {context.uri: context, **materials}
+        locals_.discard("context")
+    if own_dockerfile:
+        locals_.add("dockerfile")
+    return replace(
+        found,
+        materials=tuple(materials.values()),
+        locals=tuple(sorted(locals_)),
+        complete=found.complete and not locals_,
     )
 
 

@@ -7,11 +7,11 @@ request counts more than a build argument.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from builder.csvline import csv_fields
 from builder.errors import UsageError
 
 Pairs = tuple[tuple[str, str], ...]
@@ -96,12 +96,8 @@ def _attrs(text: str, shown: str) -> dict[str, str]:
         return {}
     if text in _FALSE:
         return {"disabled": "true"}
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise UsageError(f"invalid attestation {shown!r}: {error}") from error
     found: dict[str, str] = {}
-    for item in rows[0] if rows else ():
+    for item in csv_fields(text, "attestation"):
         key, equals, value = item.partition("=")
         if not equals and key.strip() in ("true", "false"):
             key, value = "disabled", "false" if key.strip() == "true" else "true"

@@ -20,6 +20,7 @@ from builder.cache.cachegraph import GraphBuilder, KeyIndex
 from builder.cache.store import Store
 from builder.cache.types import SnapshotInfo
 from builder.errors import BlobMissing, Cancelled, PybuildError, UsageError
+from builder.exporter import preflight
 from builder.exporter.steps import Steps
 from builder.exporter.types import BuiltImage, OutputSpec
 from builder.llb.definition import Definition
@@ -313,14 +314,32 @@ def wants_inline(request: BuildRequest) -> bool:
     return text.lower() in ("1", "t", "true") or any(spec.type == "inline" for spec in request.cache_to)
 
 
+def check_places(request: BuildRequest) -> None:
+    """What is wrong with imports and exports whatever the build does. Raises UsageError, ExportError."""
+    access = backend.Access(registry=RegistryConfig())
+    wants_inline(request)
+    for spec in request.cache_from:
+        backend.importer(spec, access)
+    for spec in request.cache_to:
+        if spec.type == "inline":
+            continue
+        _check(spec)
+        backend.exporter(spec, access)
+        if spec.type == "local":
+            preflight.directory(spec.needed("dest"))
+
+
 def _check(spec: CacheSpec) -> None:
     """Attributes that every place for exports has."""
-    _ = spec.mode, spec.level
+    _ = spec.mode
     for name in ("ignore-error", "merge", "mounts", "reset", "force-compression"):
         spec.on(name)
     compression = spec.attr("compression", "gzip")
     if compression not in _COMPRESSIONS:
         raise UsageError(f"unsupported layer compression type {compression!r}", hint=", ".join(_COMPRESSIONS))
+    limit = {"gzip": 9, "estargz": 9, "zstd": 22}.get(compression)
+    if limit is not None and (spec.level or 0) > limit:
+        raise UsageError(f"compression level of {compression} must be from 0 to {limit}")
     if compression in ("zstd", "estargz") and not spec.on("oci-mediatypes", default=True):
         raise UsageError(f'cache option "compression={compression}" conflicts with "oci-mediatypes=false"')
 

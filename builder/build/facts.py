@@ -23,7 +23,7 @@ from builder.errors import (
     UsageError,
 )
 from builder.exporter.types import OutputSpec
-from builder.frontend.redact import redact
+from builder.frontend.redact import redact, redact_values
 from builder.llb.definition import Vertex, encode_op
 
 if TYPE_CHECKING:
@@ -130,17 +130,25 @@ def failure(error: BaseException) -> dict[str, Any]:
 def definition_lines(vertices: Iterable[Vertex]) -> Iterator[str]:
     """Every vertex as a line of JSON, inputs first. Its digest does not fit where something was replaced."""
     for vertex in vertices:
+        span = vertex.meta.source
+        about: dict[str, Any] = {"description": {"llb.customname": vertex.name}}
+        if span is not None:
+            about["source"] = [span.filename, span.start, span.end]
         item = {
             "Op": {
                 "inputs": [{"digest": str(edge.digest), "index": edge.index} for edge in vertex.inputs],
                 **encode_op(vertex.op),
                 **({"platform": str(vertex.platform)} if vertex.platform else {}),
+                **({"constraints": vertex.constraints} if vertex.constraints else {}),
             },
             "Digest": str(vertex.digest),
-            "OpMetadata": {"description": {"llb.customname": vertex.name}},
+            "OpMetadata": about,
         }
         _hide_env(item["Op"])
-        yield redact(json.dumps(item, separators=(",", ":")))
+        text = json.dumps(item, separators=(",", ":"))
+        if "@" in text and "://" in text:  # each text by itself: a URL ends where its text ends
+            text = json.dumps(redact_values(item), separators=(",", ":"))
+        yield text
 
 
 def _hide_env(op: Any) -> None:

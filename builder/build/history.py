@@ -162,16 +162,34 @@ def remove_all(store: Store) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attachment:
-    """Something that belongs to a build: ``path`` is its file, "" for what is in the content store."""
+    """Something that belongs to a build: ``path`` is its file, "" for what is in the content store.
+
+    Provenance has a predicate type and a platform.
+    """
 
     media_type: str
     digest: str
     size: int
     path: str = ""
+    predicate: str = ""
+    platform: str = ""
+
+    def to_json(self) -> dict[str, str | int]:
+        """As it stands in a record."""
+        found: dict[str, str | int] = {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+            "predicateType": self.predicate,
+            "platform": self.platform,
+        }
+        return {key: value for key, value in found.items() if value != ""}
 
 
 STATUS_TYPE = "application/vnd.buildkit.status.v0"
 TRACE_TYPE = "application/vnd.buildkit.otlp.json.v0"
+PROVENANCE_TYPE = "application/vnd.in-toto+json"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 DEFINITION_TYPE = "application/vnd.pybuild.definition.v0+json+zlib"
 
 
@@ -183,6 +201,7 @@ def attachments(store: Store, record: BuildRecord) -> tuple[Attachment, ...]:
         if os.path.isfile(path):
             digest, size = _digest(path)
             found.append(Attachment(media_type=kind, digest=digest, size=size, path=path))
+    found += _provenance(store, record)
     result = (record.data.get("response") or {}).get("containerimage.descriptor")
     if isinstance(result, dict) and store.blobs.has(Digest.parse(str(result.get("digest")))):
         found.append(
@@ -195,23 +214,71 @@ def attachments(store: Store, record: BuildRecord) -> tuple[Attachment, ...]:
     return tuple(found)
 
 
+def _provenance(store: Store, record: BuildRecord) -> Iterator[Attachment]:
+    """Those documents that are there, in the order of the platforms."""
+    for number, about in enumerate(record.data.get("provenance") or ()):
+        path = f"{store.builds.directory(record.ref)}/{_provenance_name(number)}"
+        if os.path.isfile(path):
+            digest, size = _digest(path)
+            platform = str(about.get("platform", ""))
+            yield _provenance_of(digest, size, platform, path)
+
+
+def _provenance_of(digest: str, size: int, platform: str, path: str = "") -> Attachment:
+    return Attachment(
+        media_type=PROVENANCE_TYPE,
+        digest=digest,
+        size=size,
+        path=path,
+        predicate=PREDICATE_TYPE,
+        platform=platform,
+    )
+
+
+def _provenance_name(number: int) -> str:
+    return f"provenance-{number}" if number else "provenance"
+
+
 def finalized(store: Store, record: BuildRecord) -> BuildRecord:
-    """The record with its trace, which is made of the log when somebody first asks (HSY-02).
+    """The record with its trace and its provenance, which are made when somebody first asks (HSY-02).
 
-    It stays as it is while the build runs, when its log is gone, and when the disk refuses.
+    It stays as it is while the build runs, when what they are made of is gone, and when the disk refuses.
     """
-    there = os.path.isfile(f"{store.builds.directory(record.ref)}/trace")
-    told = record.recalled or os.path.isfile(f"{store.builds.directory(record.ref)}/log")
-    if record.running or not told or (there and "trace" in record.data):
+    if record.running:
         return record
-    from builder.build.trace import otlp
+    files: dict[str, bytes] = {}
+    about: dict[str, Any] = {}
+    directory = store.builds.directory(record.ref)
+    told = record.recalled or os.path.isfile(f"{directory}/log")
+    if told and not ("trace" in record.data and os.path.isfile(f"{directory}/trace")):
+        from builder.build.trace import otlp
 
-    content = otlp(record, events(store, record))
-    about = {"mediaType": TRACE_TYPE, "digest": str(Digest.of(content)), "size": len(content)}
-    with contextlib.suppress(PybuildError):
-        store.builds.attach(record.ref, "trace", content, trace=about)
-    row = store.builds.get(record.ref)
+        files["trace"] = otlp(record, events(store, record))
+        about["trace"] = _described(TRACE_TYPE, files["trace"]).to_json()
+    if record.data.get("inputs") and not _has_provenance(store, record):
+        from builder.build.provenance import predicates
+
+        found = list(predicates(store, record))
+        files |= {_provenance_name(number): content for number, (_, content) in enumerate(found)}
+        if found:
+            about["provenance"] = [
+                _provenance_of(str(Digest.of(content)), len(content), platform).to_json()
+                for platform, content in found
+            ]
+    if files:
+        with contextlib.suppress(PybuildError):
+            store.builds.attach(record.ref, files, **about)
+    row = store.builds.get(record.ref) if files else None
     return record if row is None else BuildRecord.of(row)
+
+
+def _described(media_type: str, content: bytes) -> Attachment:
+    return Attachment(media_type=media_type, digest=str(Digest.of(content)), size=len(content))
+
+
+def _has_provenance(store: Store, record: BuildRecord) -> bool:
+    known = record.data.get("provenance") or ()
+    return bool(known) and len(list(_provenance(store, record))) == len(known)
 
 
 def trace(store: Store, record: BuildRecord) -> bytes:

@@ -1,7 +1,7 @@
 """Builds of the history as one archive: an OCI layout in a tar (docs/formats/history.md).
 
 Every build is a manifest whose config is the record as JSON and whose layers are the record in the
-reference's wire form (HSY-06), the status stream, the definition and the trace.
+reference's wire form (HSY-06), the status stream, the definition, the trace and the provenance.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from builder.solver.protowire import data, number, pairs, text, timestamp
 RECORD_TYPE = "application/vnd.buildkit.historyrecord.v0"
 RECORD_JSON_TYPE = "application/vnd.pybuild.historyrecord.v0+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
@@ -56,7 +57,8 @@ class _Writer:
 
 def _add(store: Store, record: BuildRecord, writer: _Writer) -> dict[str, Any]:
     record = history.finalized(store, record)
-    found = {item.media_type: item for item in history.attachments(store, record) if item.path}
+    attached = [item for item in history.attachments(store, record) if item.path]
+    found = {item.media_type: item for item in attached}
     layers: list[dict[str, Any]] = []
     logs = None
     if history.STATUS_TYPE in found:
@@ -70,7 +72,9 @@ def _add(store: Store, record: BuildRecord, writer: _Writer) -> dict[str, Any]:
     if history.TRACE_TYPE in found:
         trace = writer.blob(history.attachment_bytes(store, found[history.TRACE_TYPE]), history.TRACE_TYPE)
         layers.append(trace)
-    wire = writer.blob(record_message(record, logs, trace), RECORD_TYPE)
+    provenance = [_provenance(store, item, writer) for item in attached if item.predicate]
+    layers += [item for _, item in provenance]
+    wire = writer.blob(record_message(record, logs, trace, provenance), RECORD_TYPE)
     config = writer.blob(canonical_json(as_json(record)), RECORD_JSON_TYPE)
     manifest = {
         "schemaVersion": 2,
@@ -86,6 +90,12 @@ def _add(store: Store, record: BuildRecord, writer: _Writer) -> dict[str, Any]:
     }
 
 
+def _provenance(store: Store, item: history.Attachment, writer: _Writer) -> tuple[str, dict[str, Any]]:
+    """The platform and the descriptor of a document."""
+    descriptor = writer.blob(history.attachment_bytes(store, item), item.media_type)
+    return item.platform, {**descriptor, "annotations": {PREDICATE_ANNOTATION: item.predicate}}
+
+
 def as_json(record: BuildRecord) -> dict[str, Any]:
     """A record with all that is kept of it."""
     return {
@@ -99,9 +109,12 @@ def as_json(record: BuildRecord) -> dict[str, Any]:
 
 
 def record_message(
-    record: BuildRecord, logs: dict[str, Any] | None = None, trace: dict[str, Any] | None = None
+    record: BuildRecord,
+    logs: dict[str, Any] | None = None,
+    trace: dict[str, Any] | None = None,
+    provenance: Sequence[tuple[str, dict[str, Any]]] = (),
 ) -> bytes:
-    """The reference's BuildHistoryRecord; ``logs`` and ``trace`` describe the blobs of these names."""
+    """The reference's BuildHistoryRecord. The others describe blobs, ``provenance`` by platform."""
     about = record.data
     result = (about.get("response") or {}).get("containerimage.descriptor")
     return b"".join(
@@ -118,8 +131,7 @@ def record_message(
             timestamp(7, record.completed_ns),
             _descriptor(8, logs),
             pairs(9, dict(_response(about))),
-            data(10, _descriptor(1, result)) if result else b"",
-            _results(about, result),
+            *_results(about, result, provenance),
             number(12, int(about.get("generation", 1))),
             _descriptor(13, trace),
             number(14, record.pinned),
@@ -141,15 +153,26 @@ def _descriptor(field: int, value: dict[str, Any] | None) -> bytes:
     if not value:
         return b""
     kind, digest = text(1, str(value.get("mediaType", ""))), text(2, str(value.get("digest", "")))
-    return data(field, kind + digest + number(3, int(value.get("size", 0))))
+    notes = pairs(5, value.get("annotations") or {})
+    return data(field, kind + digest + number(3, int(value.get("size", 0))) + notes)
 
 
-def _results(about: dict[str, Any], result: dict[str, Any] | None) -> bytes:
-    """``map<string, BuildResultInfo>`` by platform; with several only the whole has a descriptor."""
+def _results(
+    about: dict[str, Any], result: dict[str, Any] | None, provenance: Sequence[tuple[str, dict[str, Any]]]
+) -> Iterator[bytes]:
+    """``BuildResultInfo``, alone and in a map by platform; with several only the whole has a descriptor."""
     platforms: list[str] = about.get("platforms") or []
-    if not result or len(platforms) != 1:
-        return b""
-    return data(11, text(1, str(platforms[0])) + data(2, _descriptor(1, result)))
+    single = len(platforms) < 2
+    own = [_descriptor(2, item) for _, item in provenance] if single else []
+    whole = b"".join((_descriptor(1, result), *own))
+    if whole:
+        yield data(10, whole)
+    if single:
+        if whole and platforms:
+            yield data(11, text(1, str(platforms[0])) + data(2, whole))
+        return
+    for platform, item in provenance:
+        yield data(11, text(1, platform) + data(2, _descriptor(2, item)))
 
 
 def _response(about: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -33,6 +33,7 @@ def learn(
     conversion: Conversion,
     solved: Solved,
     selections: Sequence[Selection],
+    inputs: str,
     result: ExportResult,
     metadata: dict[str, Any],
     warnings: Sequence[BuildWarning],
@@ -76,7 +77,11 @@ def learn(
             "warnings": warnings,
             "unused": conversion.unused_build_args,
             "unused_hints": conversion.unused_hints,
-            "about": {**about(request, (OutputSpec(type="image"),)), **_compared(prepared, solved)},
+            "about": {
+                **about(request, (OutputSpec(type="image"),)),
+                **_compared(prepared, solved),
+                "inputs": inputs,
+            },
         },
     )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from builder.solver.progress import OnEvent
 
 KIND = "build-memo"
-VERSION = 10
+VERSION = 11
 _NO_PART = frozenset(
     {
         "context",

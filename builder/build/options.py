@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from builder.build.request import BuildInput, BuildRequest
+from builder.csvline import csv_fields
 from builder.errors import UsageError
 
 DEFAULT_CONTEXT = "context"
@@ -333,10 +333,11 @@ def _nothing(reader: _Reader, name: str, value: str) -> None:
 
 
 def _csv(text: str) -> list[str]:
-    return next(csv.reader([text], strict=True), []) if text else []
+    return csv_fields(text, "option") if text else []
 
 
 def _csv_text(fields: Iterable[str]) -> str:
+    import csv
     import io
 
     out = io.StringIO()

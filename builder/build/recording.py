@@ -98,6 +98,7 @@ class Recorder:
             image_id=result.image_id or "",
             digest=result.digest or "",
             response=result.metadata,
+            inputs=result.inputs,
         )
 
     def _finish(self, status: BuildStatus, **more: Any) -> None:

@@ -177,7 +177,7 @@ class _Git:
         return f"{self._commit}{''.join(markers)}"
 
     def pin(self) -> str:
-        from builder.attest.materials import commit_pin
+        from builder.build.vcs import commit_pin
 
         return commit_pin(self._commit) if self._commit else ""
 

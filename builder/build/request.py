@@ -170,5 +170,7 @@ class BuildResult:
     """The images that it was built from: name and digest."""
     build_id: str | None = None
     """Its record in the history."""
+    inputs: str = ""
+    """The document about what it was made from (``builder.build.inputs``)."""
     steps: tuple[StepReport, ...] = ()
     """Every step, with why it ran; empty when the result of an earlier build answered the request."""

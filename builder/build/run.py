@@ -13,6 +13,7 @@ from builder.build.bases import BaseLayers
 from builder.build.direct import direct_layers
 from builder.build.export import TREE_OUTPUTS, export_all
 from builder.build.failed import StepKeeper
+from builder.build.inputs import keep
 from builder.build.layers import LayerMaker, LayerOptions
 from builder.build.learning import learn
 from builder.build.machine import Machine
@@ -75,6 +76,10 @@ def _run(
         from builder.exporter import preflight
 
         preflight.check(outputs, store.root)
+    if request.cache_from or request.cache_to:
+        from builder.build.caches import check_places
+
+        check_places(request)
     granted = entitlements.granted(request.allow, network=request.network, forbidden=request.forbid)
     attest = _attest(request)
     recorder = Recorder(store, request, on_event, outputs)
@@ -164,6 +169,8 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
             explicit=bool(request.platforms),
         )
     metadata = {**metadata_of(results), **cached}
+    sources = cast("BuildSources", env.sources)
+    inputs = keep(job.store, request, prepared, conversions, solved, sources, results)
     if len(platforms) == 1 and len(results) == 1:
         learn(
             store=job.store,
@@ -172,7 +179,8 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
             bases=resolver.bases(),
             conversion=conversions[0],
             solved=solved[0],
-            selections=cast("BuildSources", env.sources).selections,
+            selections=sources.selections,
+            inputs=inputs,
             result=results[0],
             metadata=metadata,
             warnings=warnings,
@@ -191,6 +199,7 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
         cached_steps=sum(result.cached_steps for result in solved),
         total_steps=sum(result.total_steps for result in solved),
         bases=resolver.bases(),
+        inputs=inputs,
     )
 
 

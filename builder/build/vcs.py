@@ -31,6 +31,11 @@ def checkout_of(directory: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def commit_pin(commit: str) -> str:
+    """A commit as ``algorithm:hex``."""
+    return f"{'sha256' if len(commit) == 64 else 'sha1'}:{commit}"
+
+
 def _git_dir(directory: str) -> str | None:
     while True:
         if os.path.isdir(f"{directory}/.git"):

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 from builder.cache.db import Database
 from builder.cache.faults import point
@@ -25,6 +24,8 @@ from builder.oci.digest import Digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from builder.cache.blobwriter import FileBlobWriter
 
 

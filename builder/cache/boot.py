@@ -8,13 +8,13 @@ import functools
 import os
 import sqlite3
 import time
-from typing import TYPE_CHECKING
 
 from builder.cache.names import base36, blob_path, from_base36
 from builder.cache.problems import translated
 from builder.errors import InvalidValue
 from builder.oci.digest import Digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.cache.db import Database
     from builder.cache.locks import Gate
@@ -29,7 +29,7 @@ running has been written back by the kernel.
 def boot_id() -> str:
     """The kernel's name for this start of the machine."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return f"unknown-{os.stat('/proc').st_ctime_ns}"

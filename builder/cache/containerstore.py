@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from builder.cache.db import Database, Row
 from builder.cache.names import base36, from_base36, snapshot_path
 from builder.errors import InvalidValue, StoreError
 from runtime.errors import NoSuchContainer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _COLUMNS = "id, name, image_id, snapshot, created_ns, data"
 

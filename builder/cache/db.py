@@ -14,14 +14,19 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
 
 from builder.cache.faults import point
 from builder.cache.problems import from_os, from_sqlite, is_busy
 from builder.errors import StoreBusy
 
-T = TypeVar("T")
-Row = tuple[Any, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    Row = tuple[Any, ...]
+else:  # typing would take a millisecond of every start
+    Row = tuple
 
 WAIT_S = 30.0
 _CHECKPOINT_PAGES = 500

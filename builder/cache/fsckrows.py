@@ -160,18 +160,45 @@ def leftovers(db: Database, root: str) -> Iterator[Finding]:
 
 
 def histories(db: Database, root: str) -> Iterator[Finding]:
-    """What builds left belongs to a build on record; a trace that a record names is there and is that one."""
-    from builder.cache.history import history_path
+    """What builds left belongs to a build on record; what a record names is there and is that."""
+    from builder.cache.history import INPUTS, history_path
 
-    known = {history_path(row[0]): row[1] for row in db.all("SELECT id, data FROM builds")}
+    rows = db.all("SELECT id, data FROM builds")
+    known = {history_path(name): json.loads(data) for name, data in rows}
     for name in sorted(os.listdir(f"{root}/history")):
         path = f"history/{name}"
         if path not in known:
             yield _finding("history-unnamed", path, "belongs to no build on record")
-        elif '"trace"' in known[path]:
-            wanted = json.loads(known[path]).get("trace", {}).get("digest")
-            if wanted and _digest(f"{root}/{path}/trace") != wanted:
-                yield _finding("history-trace", f"{path}/trace", "is not the trace that its record names")
+            continue
+        for file, wanted in _files_of(known[path]):
+            if _digest(f"{root}/{path}/{file}") != wanted:
+                what = f"is not the {file.partition('-')[0]} that its record names"
+                yield _finding(f"history-{file.partition('-')[0]}", f"{path}/{file}", what)
+    inputs: dict[str, bytes] = dict(db.all("SELECT key, data FROM docs WHERE kind=?", (INPUTS,)))
+    for path in sorted(known):
+        named = known[path].get("inputs")
+        if named and _inflated(inputs.get(named)) != named:
+            yield _finding("history-inputs", f"db:docs/{INPUTS}/{named}", f"is not what {path} names")
+
+
+def _files_of(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The files that a record names, and their digests."""
+    named = [("trace", record.get("trace"))]
+    provenance = record.get("provenance") or ()
+    named += [(f"provenance-{i}" if i else "provenance", item) for i, item in enumerate(provenance)]
+    for name, about in named:
+        if about and about.get("digest"):
+            yield name, str(about["digest"])
+
+
+def _inflated(data: bytes | None) -> str:
+    """The digest of what a document holds; "" without it."""
+    import hashlib
+
+    try:
+        return f"sha256:{hashlib.sha256(zlib.decompress(data or b'')).hexdigest()}"
+    except zlib.error:
+        return ""
 
 
 def _digest(path: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from builder.cache.faults import point
 from builder.cache.filters import Predicate, parse_filters
+from builder.cache.history import INPUTS, forget_inputs
 from builder.cache.limits import Policy, default_policies, disk, keep_target
 from builder.cache.logs import remove_logs
 from builder.cache.mirrors import delete_mirror
@@ -213,4 +214,5 @@ def _forget_leftovers(store: Store) -> None:
         ).fetchall()
         for (key,) in rows:
             forget_record(tx, key)
-        tx.execute("DELETE FROM docs")
+        tx.execute("DELETE FROM docs WHERE kind<>?", (INPUTS,))
+        forget_inputs(tx)

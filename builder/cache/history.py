@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from builder.cache.db import Database, Row
 from builder.cache.problems import translated
@@ -18,12 +17,21 @@ from builder.cache.staging import Owner
 from builder.errors import StoreError
 from builder.oci.digest import sha256_hex
 
-BuildStatus = Literal["running", "completed", "error", "canceled"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    BuildStatus = Literal["running", "completed", "error", "canceled"]
+else:  # typing would take a millisecond of every start
+    BuildStatus = str
 MAX_BUILDS = 50
 MAX_AGE_NS = 48 * 3600 * 1_000_000_000
 RECALLED = '{"recalled": true'
 """How the data of a build begin that was answered whole by the result of an earlier one."""
 KILLED = "build-killed"
+INPUTS = "build-inputs"
+"""Documents that say what builds were made from; a record or a remembered result names each (``inputs``)."""
+_MEMO = "build-memo"
 MAX_EVENTS = 20_000
 _TRIM_EVERY = 500
 _POLL_S = 0.1
@@ -109,20 +117,26 @@ class BuildHistory:
                 (status, now, text, build_id),
             )
             EventLog(self._db).add("build", "complete", build_id, {"status": status})
-        self.forget_old(max_builds, now - max_age_ns)
+        if self.forget_old(max_builds, now - max_age_ns):
+            with self._db.write() as tx:
+                forget_inputs(tx)
 
-    def forget_old(self, max_builds: int, before_ns: int) -> None:
-        """Drop what began before ``before_ns`` and is not among the newest, unless it is pinned (HSY-05)."""
+    def forget_old(self, max_builds: int, before_ns: int) -> bool:
+        """Drop what began before ``before_ns`` and is not among the newest, unless it is pinned (HSY-05).
+
+        Whether there was any. What only they were made from goes when a record is next removed otherwise.
+        """
         find = (
             "SELECT id FROM builds WHERE pinned=0 AND status<>'running' AND created_ns<?"
             " AND id NOT IN (SELECT id FROM builds ORDER BY created_ns DESC LIMIT ?)"
         )
         args = (before_ns, max_builds)
         if self._db.one(find, args) is None:
-            return
+            return False
         with self._db.write() as tx:
             gone = [self._unlink(tx, row[0]) for row in tx.execute(find, args).fetchall()]
         self._discard(gone)
+        return True
 
     def get(self, build_id: str) -> BuildRow | None:
         """By id, or by the beginning of one that fits one; StoreError when it fits several."""
@@ -153,10 +167,10 @@ class BuildHistory:
                 tx.execute("UPDATE builds SET pinned=?, data=? WHERE id=?", (pinned, text, build_id))
         return row is not None
 
-    def attach(self, build_id: str, name: str, content: bytes, **about: Any) -> bool:
-        """Give a build that is over the file ``name``, and put ``about`` into its record.
+    def attach(self, build_id: str, files: dict[str, bytes], **about: Any) -> bool:
+        """Give a build that is over files by name, and put ``about`` into its record.
 
-        False when it is gone or still runs; StoreError when the file cannot be written.
+        False when it is gone or still runs; StoreError when a file cannot be written.
         """
         with self._db.write() as tx:  # nobody can remove the build meanwhile
             row = tx.execute(
@@ -165,11 +179,12 @@ class BuildHistory:
             if row is None:
                 return False
             path = self.directory(build_id)
-            with translated(f"write the {name} of a build"):
+            with translated("add to the record of a build"):
                 os.makedirs(path, 0o700, exist_ok=True)
-                with open(f"{path}/{name}.part", "wb") as file:
-                    file.write(content)
-                os.replace(f"{path}/{name}.part", f"{path}/{name}")
+                for name, content in files.items():
+                    with open(f"{path}/{name}.part", "wb") as file:
+                        file.write(content)
+                    os.replace(f"{path}/{name}.part", f"{path}/{name}")
             tx.execute("UPDATE builds SET data=? WHERE id=?", (_changed(row[0], **about), build_id))
         return True
 
@@ -179,6 +194,7 @@ class BuildHistory:
             gone = self._unlink(tx, build_id)
             if gone:
                 EventLog(self._db).add("build", "delete", build_id)
+                forget_inputs(tx)
         self._discard([gone])
         return bool(gone)
 
@@ -216,6 +232,20 @@ def break_off(tx: sqlite3.Connection, root: str, build_id: str, created_ns: int,
     tx.execute(
         "UPDATE builds SET status='error', owner=NULL, completed_ns=?, data=? WHERE id=?",
         (ended_ns, text, build_id),
+    )
+
+
+def forget_inputs(tx: sqlite3.Connection) -> None:
+    """Drop documents about what builds were made from that no record and no remembered result names.
+
+    A build that runs may have written one that nothing names yet; then they wait for the next time.
+    """
+    tx.execute(
+        "DELETE FROM docs WHERE kind=? AND NOT EXISTS (SELECT 1 FROM builds WHERE status='running')"
+        " AND key NOT IN"
+        " (SELECT coalesce(json_extract(data, '$.inputs'), '') FROM builds) AND key NOT IN"
+        " (SELECT coalesce(json_extract(CAST(data AS TEXT), '$.about.inputs'), '') FROM docs WHERE kind=?)",
+        (INPUTS, _MEMO),
     )
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from builder.cache.blobs import BlobStore, write_all
 from builder.cache.db import Database, Row
@@ -21,6 +20,10 @@ from builder.oci.digest import Digest
 from builder.oci.manifest import MAX_DOCUMENT_BYTES, Manifest, parse_document
 from builder.oci.platform import best_match, host_platform
 from builder.oci.reference import Reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _MAX_NESTING = 4

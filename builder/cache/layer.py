@@ -24,6 +24,7 @@ _CHUNK = 1024 * 1024
 _NAME = 100
 _PREFIX = 155
 _WHITEOUT = ".wh."
+_NOT_ASCII = bytes(range(0x80, 0x100))
 _MAX_OCTAL_7 = 0o7777777
 _MAX_OCTAL_11 = 0o77777777777
 
@@ -99,7 +100,7 @@ def pad(size: int) -> bytes:
 
 def _ascii(name: bytes) -> bytes:
     """What of a name goes into a header field: ASCII, cut to size without leaving a slash at its end."""
-    plain = bytes(byte for byte in name if byte < 0x80)
+    plain = name if name.isascii() else name.translate(None, _NOT_ASCII)
     return plain[:_NAME].rstrip(b"/") if len(plain) > _NAME else plain
 
 

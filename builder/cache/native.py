@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from builder.cache.problems import translated
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.cache.types import Driver
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from builder.cache.problems import translated
 from builder.cache.treepaths import copy_xattrs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.cache.db import Database
     from builder.cache.types import Driver

@@ -18,11 +18,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import StoreError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.cache.db import Database
 
@@ -82,7 +83,8 @@ def _mapped(path: str) -> int:
         return sum(int(line.split()[2]) for line in file)
 
 
-class Record(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Record:
     """What an entry should be; it counts for the file with this time."""
 
     mtime_ns: int
@@ -132,7 +134,7 @@ class Records:
             return
         self._known[inode] = record
         with open(self._path, "a", encoding="ascii") as file:
-            file.write(f"{inode} {' '.join(str(part) for part in record)}\n")
+            file.write(f"{inode} {record.mtime_ns} {record.uid} {record.gid} {record.device}\n")
 
 
 def _load(path: Path) -> dict[int, Record]:

@@ -11,13 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol
 
 from builder.cache.filedata import XattrFailed
 from builder.cache.treepaths import SourceTree
 from builder.cache.types import Active, CacheRecord, Driver, OnWait, Sharing, SnapshotInfo
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO, Protocol
+else:
+    Protocol = object
 
 
 class BlobWriter(Protocol):

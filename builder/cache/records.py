@@ -6,12 +6,15 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from builder.cache.db import Database
 from builder.cache.names import from_base36
 from builder.cache.types import CacheRecord
 from builder.errors import StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 NEAR_LIMIT = 20
 _EMPTY = "-"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builder.cache.names import base36
 from builder.cache.types import Recipe, SnapshotInfo
 from builder.oci.digest import ChainId, Digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builder.cache.db import Database
 
 COLUMNS = "id, parent, kind, chain_id, driver, created_ns, last_used_ns, uses, size, description, record_type"

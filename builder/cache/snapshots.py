@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builder.cache.boot import note_running
 from builder.cache.db import Database
@@ -26,6 +25,7 @@ from builder.errors import BlobMissing, StoreFull
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.cache.protocols import Snapshotter
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from builder.cache.blobs import BlobStore
 from builder.cache.boot import boot_id, note_running
@@ -26,7 +25,10 @@ from builder.cache.snapshots import SnapshotStore
 from builder.cache.staging import Owner, Staging
 from builder.errors import StoreError, StoreFull
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from builder.cache.cachemounts import CacheMountStore
     from builder.cache.containerstore import ContainerStore
     from builder.cache.gc import PruneReport

@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
 from builder.cache import ownership
 from builder.cache.treepaths import (
@@ -33,6 +32,10 @@ from builder.cache.treepaths import (
     walk_tree,
 )
 from builder.errors import PathNotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "DIR_FLAGS",

@@ -10,9 +10,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from builder.errors import PathNotFound, PybuildError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:  # typing would take a millisecond of every start
+    Protocol = object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

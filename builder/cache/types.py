@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Literal
+
     from builder.oci.config import ImageConfig
     from builder.oci.descriptor import Descriptor
     from builder.oci.digest import ChainId, Digest
 
-Driver = Literal["overlay", "native"]
-Sharing = Literal["shared", "private", "locked"]
-RecipeKind = Literal["layer", "diff", "image"]
+    Driver = Literal["overlay", "native"]
+    Sharing = Literal["shared", "private", "locked"]
+    RecipeKind = Literal["layer", "diff", "image"]
+else:  # typing would take a millisecond of every start
+    Driver = RecipeKind = Sharing = str
+
 OnWait = Callable[[], None]
 
 

@@ -15,9 +15,10 @@ A foreground ``run``::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builder.containers.changes import DiffRow, diff, export
     from builder.containers.committing import commit
     from builder.containers.copying import copy_in, copy_out, tar_in, tar_out

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from builder.cache.containerstore import ContainerRow
 from builder.cache.holds import Hold
@@ -20,7 +19,10 @@ from builder.oci.platform import host_platform
 from runtime import container as engine
 from runtime.state import State, process_ref
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builder.cache.types import StoredImage
 
 _TRIES = 6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from builder.cache.containerstore import ContainerRow
 from builder.cache.store import Store
@@ -12,6 +11,10 @@ from builder.cache.types import StoredImage
 from builder.containers.mounts import Entry
 from builder.containers.types import BadOption, CreateRequest, PortRequest
 from builder.oci.config import DEFAULT_PATH, ImageConfig, healthcheck_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def command(config: ImageConfig, request: CreateRequest) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from builder.cache.store import Store
 from builder.containers import specs
@@ -18,7 +17,10 @@ from runtime.errors import PybuildError
 from runtime.spec import Network
 from runtime.state import NetworkState, PortState, ProcessRef
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from runtime.network import BridgeConfig
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104  (publishing to every address is the documented default)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, cast
 
 from builder.containers.types import BadOption, DeviceRequest, PortRequest, Propagation, VolumeRequest
 from runtime.spec import Rlimit
 from runtime.specfile import RestartPolicy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _MODES = frozenset({"ro", "rw", "z", "Z", "nocopy", "copy", "cached", "delegated", "consistent"})
@@ -99,7 +102,7 @@ def _modes(text: str, whole: str) -> tuple[bool, bool, Propagation]:
     propagation: Propagation = "rprivate"
     for word in text.split(",") if text else ():
         if word in _PROPAGATION:
-            propagation = cast("Propagation", word)
+            propagation = word  # type: ignore[assignment]  # one of them
         elif word not in _MODES:
             raise BadOption(f"invalid volume specification {whole!r}: unknown mode {word!r}")
         readonly = readonly or word == "ro"
@@ -129,7 +132,7 @@ def mount(text: str, *, cwd: Path | None = None) -> VolumeRequest:
             source=path,
             kind="bind",
             readonly=readonly,
-            propagation=cast("Propagation", propagation),
+            propagation=propagation,  # type: ignore[arg-type]  # one of them
             create_source=False,
         )
     elif kind == "tmpfs":
@@ -222,7 +225,7 @@ def _protocol(text: str, whole: str) -> Literal["tcp", "udp"]:
     found = text.lower()
     if found not in ("tcp", "udp"):
         raise BadOption(f"invalid protocol {text!r} in {whole!r}", hint="tcp and udp are known")
-    return cast('Literal["tcp", "udp"]', found)
+    return "tcp" if found == "tcp" else "udp"
 
 
 def _range(text: str, whole: str) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ import os
 import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from builder.cache.store import Store
 from builder.containers.types import BadOption, Conflict, CreateRequest, Propagation
@@ -31,6 +30,10 @@ from runtime.spec import (
     TmpfsMount,
 )
 from runtime.specfile import MonitorOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MIN_MEMORY = 4 << 20
 _SIGTERM = 15

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from builder.cache.containerstore import ContainerRow
 from builder.errors import PybuildError
@@ -14,7 +13,13 @@ from runtime.specfile import LogOptions, RestartPolicy
 from runtime.state import State
 
 Pairs = tuple[tuple[str, str], ...]
-Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal
+
+    Propagation = Literal["private", "rprivate", "slave", "rslave", "shared", "rshared"]
+else:  # typing would take a millisecond of every start
+    Propagation = str
 
 _NO_RESTART = RestartPolicy()
 _JSON_LOG = LogOptions()

@@ -23,7 +23,7 @@ def check(outputs: Iterable[OutputSpec], root: Path) -> None:
         if spec.dest in ("", "-") or spec.type in ("image", "cacheonly"):
             continue
         if spec.type == "local" or (spec.type != "tar" and not spec.tar):
-            _directory(Path(spec.dest))
+            directory(spec.dest)
         else:
             file(spec.dest, f"{spec.type} archive" if spec.type != "tar" else "tar archive")
             real = os.path.realpath(spec.dest)
@@ -60,9 +60,9 @@ def _names(spec: OutputSpec) -> None:
                 raise UsageError(error.message, hint=error.hint) from error
 
 
-def _directory(path: Path) -> None:
+def directory(dest: str) -> None:
     """A directory, or a place where one can be made."""
-    here = path
+    path = here = Path(dest)
     while (mode := _mode(here)) is None:
         if os.path.islink(here):
             raise ExportError(f"cannot write {path}: {here} is a link that leads nowhere")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from builder import csvline
 from builder.attest.types import Attestation
 from builder.errors import UsageError
 from builder.oci.config import ImageConfig
@@ -239,16 +240,11 @@ def parse_annotation(key: str, value: str) -> Annotation:
 
 
 def csv_fields(text: str, what: str) -> list[str]:
-    """The fields of one CSV line, quoted ones too. Raises UsageError."""
-    import csv
-
-    try:
-        rows = list(csv.reader([text], strict=True))
-    except csv.Error as error:
-        raise UsageError(f"invalid {what} {text!r}: {error}") from error
-    if len(rows) != 1 or not rows[0] or rows == [[""]]:
+    """The fields of one CSV line that says something. Raises UsageError."""
+    fields = csvline.csv_fields(text, what)
+    if fields == [""]:
         raise UsageError(f"invalid {what} {text!r}")
-    return rows[0]
+    return fields
 
 
 def _boolean(key: str, value: str) -> bool:

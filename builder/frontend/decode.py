@@ -37,8 +37,9 @@ from builder.frontend.instructions import (
     Workdir,
 )
 from builder.frontend.lines import Heredoc, parse_heredoc
-from builder.frontend.mounts import check_mount, mount_source
+from builder.frontend.mounts import check_mounts
 from builder.frontend.nodes import Node
+from builder.frontend.parts import ARGUMENTS, END, KEYWORD, Part, argument, text, value_of
 from builder.frontend.source import Span
 from builder.oci.config import HealthCheck
 
@@ -56,7 +57,7 @@ def decode(node: Node, escape: str, filename: str) -> Instruction:
         return make(node, at, NO_FLAGS if ignored else parse_flags(node.flags, known, escape))
     except DockerfileError as error:
         if not error.spans:
-            error.spans = (at.span,)
+            error.locate(at)
             error.args = (f"dockerfile parse error on line {node.first}: {error.message}",)
             error.message = error.args[0]
         raise
@@ -65,7 +66,8 @@ def decode(node: Node, escape: str, filename: str) -> Instruction:
 def _from(node: Node, at: Origin, flags: Flags) -> From:
     words = node.args
     if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
-        raise SyntaxProblem("FROM requires either one or three arguments")
+        message = "FROM requires either one or three arguments"
+        raise SyntaxProblem(message, part=ARGUMENTS if words else END)
     platform = flags.text("platform") or None
     if len(words) == 1:
         return From(at, words[0], platform=platform)
@@ -73,7 +75,8 @@ def _from(node: Node, at: Origin, flags: Flags) -> From:
     if not re.fullmatch(r"[a-z][a-z0-9\-_.]*", stage):
         raise SyntaxProblem(
             f'invalid name for build stage: "{words[2][:120]}", '
-            "name can't start with a number or contain symbols"
+            "name can't start with a number or contain symbols",
+            part=argument(2),
         )
     return From(at, words[0], stage, platform, words[1], words[2])
 
@@ -81,31 +84,32 @@ def _from(node: Node, at: Origin, flags: Flags) -> From:
 def _run(node: Node, at: Origin, flags: Flags) -> Run:
     command = _command(node)
     if not command.args:
-        raise SyntaxProblem("RUN requires at least one argument")
+        raise SyntaxProblem("RUN requires at least one argument", part=END)
     network, security = flags.text("network"), flags.text("security")
     if network not in ("", "default", "none", "host"):
         raise SyntaxProblem(
-            f'invalid network mode "{network}"{suggestion(network, ("default", "none", "host"))}'
+            f'invalid network mode "{network}"{suggestion(network, ("default", "none", "host"))}',
+            part=value_of("network"),
         )
     if security not in ("", "sandbox", "insecure"):
         raise SyntaxProblem(
-            f'security "{security}" is not valid{suggestion(security, ("sandbox", "insecure"))}'
+            f'security "{security}" is not valid{suggestion(security, ("sandbox", "insecure"))}',
+            part=value_of("security"),
         )
     mounts = flags.list("mount")
-    for mount in mounts:
-        check_mount(mount)
-    sources = tuple(mount_source(mount) for mount in mounts)
+    sources = check_mounts(mounts)
     devices = tuple(parse_device(device) for device in flags.list("device"))
     return Run(at, command, mounts, sources, network, security, devices)
 
 
 def _copy(node: Node, at: Origin, flags: Flags) -> Copy:
     if flags.text("checksum"):
-        raise SyntaxProblem("checksum can't be specified for COPY")
+        raise SyntaxProblem("checksum can't be specified for COPY", part=Part("flag", name="checksum"))
     if "$" in flags.text("from"):
         raise BadFlag(
             "variable expansion is not supported for --from, define a new stage with FROM using ARG from "
-            "global scope as a workaround"
+            "global scope as a workaround",
+            part=value_of("from"),
         )
     sources, heredocs, dest = _sources(node)
     return Copy(
@@ -147,11 +151,12 @@ def _sources(node: Node) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     if len(args) < 2:
         raise SyntaxProblem(
             f"{name} requires at least two arguments, but only one was provided. "
-            "Destination could not be determined"
+            "Destination could not be determined",
+            part=END,
         )
     *sources, dest = args
     if dest in bodies or (node.form != "json" and bodies and parse_heredoc(dest)):
-        raise SyntaxProblem(f"{name} cannot accept a heredoc as a destination")
+        raise SyntaxProblem(f"{name} cannot accept a heredoc as a destination", part=text(dest))
     if not bodies or node.form == "json":
         return tuple(sources), (), dest
     paths = tuple(source for source in sources if source not in bodies)
@@ -186,9 +191,9 @@ def _entrypoint(node: Node, at: Origin, _flags: Flags) -> Entrypoint:
 
 def _shell(node: Node, at: Origin, _flags: Flags) -> Shell:
     if not node.args:
-        raise SyntaxProblem("SHELL requires at least one argument")
+        raise SyntaxProblem("SHELL requires at least one argument", part=ARGUMENTS)
     if node.form != "json":
-        raise SyntaxProblem("SHELL requires the arguments to be in JSON form")
+        raise SyntaxProblem("SHELL requires the arguments to be in JSON form", part=ARGUMENTS)
     return Shell(at, node.args)
 
 
@@ -204,54 +209,56 @@ def _pairs(node: Node) -> Pairs:
     """SYN-09."""
     name = node.name.upper()
     if not node.args:
-        raise SyntaxProblem(f"{name} requires at least one argument")
+        raise SyntaxProblem(f"{name} requires at least one argument", part=END)
     if node.form == "legacy":
         key, value = node.args[0].split(None, 1)
         return ((key, value),)
     if "=" not in node.args[0]:
-        raise SyntaxProblem(f"{name} must have two arguments")
+        raise SyntaxProblem(f"{name} must have two arguments", part=argument(0))
     pairs: list[tuple[str, str]] = []
-    for word in node.args:
+    for index, word in enumerate(node.args):
         key, equals, value = word.partition("=")
         if not equals:
             raise SyntaxProblem(
-                f'Syntax error - can\'t find = in "{word[:200]}". Must be of the form: name=value'
+                f'Syntax error - can\'t find = in "{word[:200]}". Must be of the form: name=value',
+                part=argument(index),
             )
         if not key:
-            raise SyntaxProblem(f"{name} names can not be blank")
+            raise SyntaxProblem(f"{name} names can not be blank", part=argument(index))
         pairs.append((key, value))
     return tuple(pairs)
 
 
 def _arg(node: Node, at: Origin, _flags: Flags) -> Arg:
     if not node.args:
-        raise SyntaxProblem("ARG requires at least one argument")
+        raise SyntaxProblem("ARG requires at least one argument", part=END)
     items: list[tuple[str, str | None]] = []
-    for word in node.args:
+    for index, word in enumerate(node.args):
         key, equals, value = word.partition("=")
         if not key:
-            raise SyntaxProblem("ARG names can not be blank")
+            raise SyntaxProblem("ARG names can not be blank", part=argument(index))
         items.append((key, value if equals else None))
     return Arg(at, tuple(items))
 
 
 def _expose(node: Node, at: Origin, _flags: Flags) -> Expose:
     if not node.args:
-        raise SyntaxProblem("EXPOSE requires at least one argument")
+        raise SyntaxProblem("EXPOSE requires at least one argument", part=END)
     return Expose(at, tuple(sorted(node.args)))
 
 
 def _volume(node: Node, at: Origin, _flags: Flags) -> Volume:
     if not node.args:
-        raise SyntaxProblem("VOLUME requires at least one argument")
-    if not all(path.strip() for path in node.args):
-        raise SyntaxProblem("VOLUME specified can not be an empty string")
+        raise SyntaxProblem("VOLUME requires at least one argument", part=ARGUMENTS)
+    for index, path in enumerate(node.args):
+        if not path.strip():
+            raise SyntaxProblem("VOLUME specified can not be an empty string", part=argument(index))
     return Volume(at, tuple(path.strip() for path in node.args))
 
 
 def _one(node: Node) -> str:
     if not node.args:
-        raise SyntaxProblem(f"{node.name.upper()} requires exactly one argument")
+        raise SyntaxProblem(f"{node.name.upper()} requires exactly one argument", part=END)
     return node.args[0]
 
 
@@ -275,15 +282,15 @@ def _healthcheck(node: Node, at: Origin, flags: Flags) -> Healthcheck:
     """MET-09."""
     kind = node.kind.upper()
     if not kind:
-        raise SyntaxProblem("HEALTHCHECK requires at least one argument")
+        raise SyntaxProblem("HEALTHCHECK requires at least one argument", part=END)
     if kind == "NONE":
         if node.args:
-            raise SyntaxProblem("HEALTHCHECK NONE takes no arguments")
+            raise SyntaxProblem("HEALTHCHECK NONE takes no arguments", part=ARGUMENTS)
         return Healthcheck(at, HealthCheck(test=("NONE",)))
     if kind != "CMD":
-        raise SyntaxProblem(f'Unknown type "{node.kind}" in HEALTHCHECK (try CMD)')
+        raise SyntaxProblem(f'Unknown type "{node.kind}" in HEALTHCHECK (try CMD)', part=Part("type"))
     if not node.args:
-        raise SyntaxProblem("Missing command after HEALTHCHECK CMD")
+        raise SyntaxProblem("Missing command after HEALTHCHECK CMD", part=END)
     test = ("CMD", *node.args) if node.form == "json" else ("CMD-SHELL", *node.args)
     check = HealthCheck(
         test=test,
@@ -297,23 +304,25 @@ def _healthcheck(node: Node, at: Origin, flags: Flags) -> Healthcheck:
 
 
 def _interval(flags: Flags, name: str) -> int:
-    text = flags.text(name)
-    if not text:
+    given = flags.text(name)
+    if not given:
         return 0
-    value = parse_duration(text)
+    part = value_of(name)
+    value = parse_duration(given, part)
     if value != 0 and value < 1_000_000:
-        raise SyntaxProblem(f'Interval "{name}" cannot be less than 1ms', hint=f"--{name} is {text[:80]}")
+        message = f'Interval "{name}" cannot be less than 1ms'
+        raise SyntaxProblem(message, hint=f"--{name} is {given[:80]}", part=part)
     return value
 
 
-def _retries(text: str) -> int:
-    if not text:
+def _retries(given: str) -> int:
+    if not given:
         return 0
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text):
-        raise SyntaxProblem(f'--retries: invalid number "{text[:80]}"')
-    value = int(text)
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", given):
+        raise SyntaxProblem(f'--retries: invalid number "{given[:80]}"', part=value_of("retries"))
+    value = int(given)
     if value < 0:
-        raise SyntaxProblem(f"--retries cannot be negative ({value})")
+        raise SyntaxProblem(f"--retries cannot be negative ({value})", part=value_of("retries"))
     return value
 
 
@@ -322,11 +331,13 @@ def _onbuild(node: Node, at: Origin, escape: str, filename: str) -> Onbuild:
     parse_flags(node.flags, {}, escape)
     child = node.child
     if child is None:
-        raise SyntaxProblem("ONBUILD requires at least one argument")
+        raise SyntaxProblem("ONBUILD requires at least one argument", part=END)
     if child.name == "onbuild":
-        raise SyntaxProblem("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
+        message = "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"
+        raise SyntaxProblem(message, part=KEYWORD.of(child.text))
     if child.name in ("from", "maintainer"):
-        raise SyntaxProblem(f"{child.name.upper()} isn't allowed as an ONBUILD trigger")
+        message = f"{child.name.upper()} isn't allowed as an ONBUILD trigger"
+        raise SyntaxProblem(message, part=KEYWORD.of(child.text))
     bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in node.heredocs)
     return Onbuild(at, child.text + bodies, decode(child, escape, filename))
 

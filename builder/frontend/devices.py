@@ -6,6 +6,7 @@ import re
 
 from builder.frontend.errors import BadFlag
 from builder.frontend.mounts import split_csv
+from builder.frontend.parts import Part
 from builder.llb.ops import REQUIRED
 
 __all__ = ["REQUIRED", "parse_device"]
@@ -15,6 +16,14 @@ _SWITCH = {"": True, "1": True, "t": True, "true": True, "0": False, "f": False,
 
 def parse_device(text: str) -> str:
     """``NAME[,required]`` or ``name=NAME,required=BOOL`` in its short form; raises BadFlag."""
+    try:
+        return _parse(text)
+    except BadFlag as error:
+        error.part = Part("flag-value", name="device", text=text)
+        raise
+
+
+def _parse(text: str) -> str:
     name, required = "", False
     for field in split_csv(text):
         key, equals, value = field.partition("=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from builder.frontend.errors import SyntaxProblem
+from builder.frontend.parts import Part
 
 _UNITS = {
     "ns": 1,
@@ -19,8 +20,8 @@ _UNITS = {
 _LIMIT = 1 << 63
 
 
-def parse_duration(text: str) -> int:
-    """Nanoseconds; raises SyntaxProblem."""
+def parse_duration(text: str, part: Part | None = None) -> int:
+    """Nanoseconds; raises SyntaxProblem about ``part``."""
     rest = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     if rest == "0":
         return 0
@@ -35,7 +36,8 @@ def parse_duration(text: str) -> int:
             digits = fraction[1:19]
             total += int(number or "0") * scale + (int(digits) * scale // 10 ** len(digits) if digits else 0)
     if bad or total >= _LIMIT:
-        raise SyntaxProblem(f'time: invalid duration "{text[:80]}"', hint="write it like 30s or 1m30s")
+        message = f'time: invalid duration "{text[:80]}"'
+        raise SyntaxProblem(message, hint="write it like 30s or 1m30s", part=part)
     return -total if text.startswith("-") else total
 
 

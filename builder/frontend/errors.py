@@ -6,18 +6,22 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from builder.errors import PybuildError
+from builder.frontend.parts import Part
 from builder.frontend.source import SourceFile, Span
 
 if TYPE_CHECKING:
+    from builder.frontend.instructions import Origin
     from builder.frontend.lint import LintWarning
+    from builder.frontend.positions import Range
 
 
 class DockerfileError(PybuildError):
     """A Dockerfile, or an option for building it, is wrong.
 
     ``spans`` are the line ranges to show, the main one first (DIA-04); ``source`` is the text they point
-    into, set by whoever holds it. ``warnings`` are the lint findings made before it; ``parsed`` says that the
-    file could be read.
+    into, set by whoever holds it. ``part`` names what is wrong in the first of them, and ``range`` is where
+    that stands. ``warnings`` are the lint findings made before it; ``parsed`` says that the file could be
+    read.
     """
 
     code = "dockerfile-error"
@@ -28,6 +32,8 @@ class DockerfileError(PybuildError):
         *,
         spans: tuple[Span, ...] = (),
         source: SourceFile | None = None,
+        at: Origin | None = None,
+        part: Part | None = None,
         context: tuple[str, ...] = (),
         hint: str | None = None,
         code: str | None = None,
@@ -35,13 +41,31 @@ class DockerfileError(PybuildError):
         super().__init__(message, context=context, hint=hint, code=code)
         self.spans = spans
         self.source = source
+        self.part = part
+        if at is not None:
+            self.locate(at)
         self.warnings: tuple[LintWarning, ...] = ()
         self.parsed = False
+
+    def locate(self, at: Origin) -> None:
+        """Say which instruction the error is about, if it does not know."""
+        if not self.spans:
+            self.spans = (at.span,)
+            self.part = self.part and self.part.of(at.text)
 
     @property
     def span(self) -> Span | None:
         """The main line range."""
         return self.spans[0] if self.spans else None
+
+    @property
+    def range(self) -> Range | None:
+        """What is wrong, to line and column; None when it is no part of a line, or the text is not known."""
+        if self.source is None or self.part is None or not self.spans:
+            return None
+        from builder.frontend.positions import range_of  # for errors and tools only
+
+        return range_of(self.source, self.spans[0], self.part)
 
     @property
     def source_lines(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from builder.frontend.errors import BadFlag, suggestion
+from builder.frontend.parts import Part, value_of
 
 Kind = Literal["text", "switch", "list"]
 
@@ -38,16 +39,16 @@ def parse_flags(words: tuple[str, ...], known: Mapping[str, Kind], escape: str) 
     if not words:
         return NO_FLAGS
     found = Flags({}, {}, {})
-    for word in words:
+    for index, word in enumerate(words):
         name, equals, value = plain_word(word, escape)[2:].partition("=")
         kind = known.get(name)
         if kind is None:
             hint = suggestion(f"--{name}", (f"--{item}" for item in known))
-            raise BadFlag(f"unknown flag: --{name}{hint}")
+            raise BadFlag(f"unknown flag: --{name}{hint}", part=Part("flag-name", index))
         if kind != "list" and (name in found.texts or name in found.switches):
-            raise BadFlag(f"duplicate flag specified: --{name}")
+            raise BadFlag(f"duplicate flag specified: --{name}", part=Part("flag", index))
         if (equals and not value) if kind == "switch" else not equals:
-            raise BadFlag(f"missing a value on flag: --{name}")
+            raise BadFlag(f"missing a value on flag: --{name}", part=Part("flag", index))
         if kind == "switch":
             found.switches[name] = _switch(name, value)
         elif kind == "text":
@@ -63,7 +64,7 @@ def _switch(name: str, value: str) -> bool:
         return True
     if lowered == "false":
         return False
-    raise BadFlag(f"expecting boolean value for flag --{name}, not: {value}")
+    raise BadFlag(f"expecting boolean value for flag --{name}, not: {value}", part=value_of(name))
 
 
 def plain_word(word: str, escape: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from builder.errors import InvalidValue
 from builder.frontend.errors import BadOption, suggestion
+from builder.frontend.parts import text as piece
+from builder.frontend.parts import value_of
 from builder.llb.gitref import GitRef
 from builder.llb.gitref import parse_git_ref as _parse
 
@@ -29,8 +31,11 @@ def parse_git_ref(text: str, *, prefix_form: bool = True) -> GitRef | None:
         return _parse(text, prefix_form=prefix_form)
     except InvalidValue as error:
         _, unexpected, key = error.message.partition("unexpected query ")
-        meant = suggestion(key.strip('"'), QUERY_KEYS).strip(" ()") if unexpected else ""
-        raise BadOption(error.message, hint=error.hint or meant or None) from error
+        key = key.strip('"')
+        meant = suggestion(key, QUERY_KEYS).strip(" ()") if unexpected else ""
+        start = text.find(key, text.find("?")) if unexpected else -1
+        part = piece(text) if start < 0 else piece(text, start, start + len(key))
+        raise BadOption(error.message, hint=error.hint or meant or None, part=part) from error
 
 
 def pinned(ref: GitRef, checksum: str) -> GitRef:
@@ -38,4 +43,4 @@ def pinned(ref: GitRef, checksum: str) -> GitRef:
     try:
         return ref.with_checksum(checksum)
     except InvalidValue as error:
-        raise BadOption(error.message, hint=error.hint) from error
+        raise BadOption(error.message, hint=error.hint, part=value_of("checksum")) from error

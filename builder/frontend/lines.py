@@ -6,10 +6,12 @@ Rows LEX-01…11, DIR-01…04 and HDC-01…04. After this room one line is one i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 from builder.frontend.errors import EmptyDockerfile, SyntaxProblem
+from builder.frontend.parts import Part, directive
 from builder.frontend.source import SourceFile
 
 BLANKS = " \t\v\f\r"
@@ -32,6 +34,10 @@ class Heredoc(NamedTuple):
         if not self.strip_tabs:
             return self.content
         return "\n".join(line.lstrip("\t") for line in self.content.split("\n"))
+
+    def ends_with(self, line: str) -> bool:
+        """Whether a line of the file, without its ending, is the one after the content."""
+        return (line.lstrip("\t") if self.strip_tabs else line) == self.name
 
 
 class LogicalLine(NamedTuple):
@@ -68,7 +74,7 @@ def scan(source: SourceFile) -> Scan:
     raw = source.text.split("\n")
     if raw and raw[-1] == "":
         raw.pop()
-    directives = _read_directives(source, raw)
+    directives = read_directives(source, raw)
     found = _Scanner(source, raw, directives)
     found.run()
     if not found.lines:
@@ -81,7 +87,8 @@ def _directive_pattern() -> re.Pattern[str]:
     return re.compile(r"#[ \t]*([a-zA-Z][a-zA-Z0-9]*)[ \t]*=[ \t]*(.+?)\s*\Z")
 
 
-def _read_directives(source: SourceFile, raw: list[str]) -> tuple[tuple[str, str, int], ...]:
+def read_directives(source: SourceFile) -> tuple[tuple[str, str, int], ...]:
+    """Name, value and line of each; raises SyntaxProblem."""
     found: list[tuple[str, str, int]] = []
     for number, line in enumerate(raw, 1):
         match = _directive_pattern().match(line.lstrip(BLANKS))
@@ -90,14 +97,45 @@ def _read_directives(source: SourceFile, raw: list[str]) -> tuple[tuple[str, str
             break
         span = source.span(number, number)
         if any(name == known for known, _, _ in found):
-            raise SyntaxProblem(f"only one {name} parser directive can be used", spans=(span,), source=source)
+            raise SyntaxProblem(
+                f"only one {name} parser directive can be used",
+                spans=(span,),
+                source=source,
+                part=Part("directive-name", name=name),
+            )
         value = match.group(2)
         if name == "escape" and value not in ("\\", "`"):
             raise SyntaxProblem(
-                f"invalid escape token '{value}' does not match ` or \\", spans=(span,), source=source
+                f"invalid escape token '{value}' does not match ` or \\",
+                spans=(span,),
+                source=source,
+                part=directive(value),
             )
         found.append((name, value, number))
     return tuple(found)
+
+
+def continued(line: str, escape: str) -> tuple[str, bool]:
+    """LEX-04: one escape character before nothing but blanks continues, two do not."""
+    trimmed = line.rstrip(" \t")
+    if not trimmed.endswith(escape) or trimmed.endswith(escape + escape):
+        return line, False
+    return trimmed[:-1], True
+
+
+def word_at(text: str, offset: int, length: int) -> Part:
+    """A piece of an instruction that may not have been understood: by its word, blanks between."""
+    index = 0
+    for index, match in enumerate(blank_words(text)):
+        if match.start() <= offset < match.end():
+            start = offset - match.start()
+            return Part("word", index, start=start, end=start + length)
+    return Part("word", index)
+
+
+def blank_words(text: str) -> Iterator[re.Match[str]]:
+    """The words of a text with blanks between them, quotes or not."""
+    return re.finditer(rf"[^{BLANKS}]+", text)
 
 
 class _Scanner:
@@ -135,7 +173,7 @@ class _Scanner:
             self.comments.clear()
 
     def _instruction(self, number: int, line: str) -> None:
-        text, continues = self._continuation(line)
+        text, continues = continued(line, self.escape)
         if continues:
             text = self._join(text)
         text = text.strip()
@@ -148,18 +186,11 @@ class _Scanner:
                 "a Dockerfile cannot hold NUL bytes",
                 spans=(span,),
                 source=self.source,
+                part=word_at(text, text.index("\0"), 1),
                 hint="the file is UTF-16: save it as UTF-8" if self.source.data[:2] in _UTF_16 else None,
             )
         heredocs = self._heredocs(text, number + 1) if "<<" in text else ()
         self.lines.append(LogicalLine(text, number + 1, self.next, comments, heredocs))
-
-    def _continuation(self, line: str) -> tuple[str, bool]:
-        """LEX-04: one escape character before nothing but blanks continues, two do not."""
-        trimmed = line.rstrip(" \t")
-        escape = self.escape
-        if not trimmed.endswith(escape) or trimmed.endswith(escape + escape):
-            return line, False
-        return trimmed[:-1], True
 
     def _join(self, start: str) -> str:
         parts = [start]
@@ -174,7 +205,7 @@ class _Scanner:
                 continue
             if stripped[0] == "#":
                 continue
-            text, continues = self._continuation(line)
+            text, continues = continued(line, self.escape)
             parts.append(text)
             if not continues:
                 break
@@ -184,15 +215,15 @@ class _Scanner:
 
     def _heredocs(self, text: str, first: int) -> tuple[Heredoc, ...]:
         wanted = heredoc_words(text)
-        return tuple(self._heredoc_body(heredoc, first) for heredoc in wanted)
+        return tuple(self._heredoc_body(heredoc, first, index) for index, heredoc in enumerate(wanted))
 
-    def _heredoc_body(self, heredoc: Heredoc, first: int) -> Heredoc:
+    def _heredoc_body(self, heredoc: Heredoc, first: int, index: int) -> Heredoc:
         start = self.next
         while self.next < len(self.raw):
             line = self.raw[self.next]
             self.next += 1
             end = line.rstrip("\r")
-            if (end.lstrip("\t") if heredoc.strip_tabs else end) == heredoc.name:
+            if heredoc.ends_with(end):
                 content = "".join(part + "\n" for part in self.raw[start : self.next - 1])
                 return heredoc._replace(content=content)
         span = self.source.span(first, first)
@@ -201,6 +232,7 @@ class _Scanner:
             f"dockerfile parse error on line {first}: unterminated heredoc",
             spans=(span,),
             source=self.source,
+            part=Part("heredoc", index),
             hint=f"the quote in <<{heredoc.name[:80]} is not closed"
             if unclosed
             else f"no line says {heredoc.name!r} alone",
@@ -224,11 +256,12 @@ def heredoc_words(text: str) -> tuple[Heredoc, ...]:
 
 def shell_words(text: str) -> list[str]:
     """Words as a shell cuts them, quotes and escapes kept; the escape is always a backslash (DIR-04)."""
-    return _word_pattern().findall(text)
+    return word_pattern().findall(text)
 
 
 @cache
-def _word_pattern() -> re.Pattern[str]:
+def word_pattern() -> re.Pattern[str]:
+    """What ``shell_words`` finds."""
     return re.compile(r"""(?:[^\s"'\\]++|\\.?|"(?:[^"\\]++|\\.?)*+"?+|'[^']*+'?+)++""", re.DOTALL)
 
 

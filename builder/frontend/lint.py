@@ -9,27 +9,35 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import InvalidValue
 from builder.frontend.errors import BadOption, LintViolation, suggestion
-from builder.frontend.instructions import Arg, Env, From, Instruction, Label, Maintainer, Onbuild
+from builder.frontend.instructions import Arg, Env, From, Instruction, Label, Maintainer, Onbuild, Origin
 from builder.frontend.lintrules import RULES, Rule
 from builder.frontend.parser import Dockerfile
-from builder.frontend.source import Span
+from builder.frontend.parts import ARGUMENTS, KEYWORD, Part, argument, directive, value_of, variable
+from builder.frontend.source import SourceFile, Span
 from builder.frontend.stages import StageTable
 from builder.oci.platform import Platform
+
+if TYPE_CHECKING:
+    from builder.frontend.positions import Range
 
 _PAGE = "https://docs.docker.com/go/dockerfile/rule/"
 
 
 class LintWarning(NamedTuple):
-    """One finding; ``hint`` says what may have been meant, where the message has no room for it."""
+    """One finding; ``hint`` says what may have been meant, where the message has no room for it.
+
+    ``part`` names the word that it is about, if it is about one.
+    """
 
     rule: str
     message: str
     span: Span
     hint: str = ""
+    part: Part | None = None
 
     @property
     def url(self) -> str:
@@ -41,6 +49,14 @@ class LintWarning(NamedTuple):
     def detail(self) -> str:
         """What the rule is about."""
         return RULES[self.rule].detail
+
+    def range(self, source: SourceFile) -> Range | None:
+        """Where that word stands, to line and column."""
+        if self.part is None:
+            return None
+        from builder.frontend.positions import range_of  # for tools only
+
+        return range_of(source, self.span, self.part)
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.message} (line {self.span.start})"
@@ -63,7 +79,8 @@ class LintConfig(NamedTuple):
             return found
         parts = text.split(";")
         if len(parts) > 3:
-            raise BadOption(f'invalid check option "{text[:200]}"', spans=spans)
+            message = f'invalid check option "{text[:200]}"'
+            raise BadOption(message, spans=spans, part=directive(text.strip()))
         for part in parts:
             key, equals, value = part.partition("=")
             match key.strip(), value.strip():
@@ -81,6 +98,7 @@ class LintConfig(NamedTuple):
                     raise BadOption(
                         f'invalid check option "{part.strip()[:200]}"',
                         spans=spans,
+                        part=directive(part.strip()),
                         hint="want skip=Rule,Rule|all; error=true|false; experimental=Rule|all",
                     )
         return found
@@ -107,7 +125,7 @@ class Linter:
 
     def __init__(self, config: LintConfig, instructions: Iterable[Instruction] = ()) -> None:
         self.config = config
-        self._found: dict[LintWarning, None] = {}
+        self._found: dict[LintWarning, LintWarning] = {}
         self._local: dict[int, LintConfig] = {}
         for instruction in instructions:
             for comment in instruction.at.comments:
@@ -119,23 +137,30 @@ class Linter:
     @property
     def warnings(self) -> tuple[LintWarning, ...]:
         """What was found, in file order."""
-        return tuple(sorted(self._found, key=lambda found: found.span.start))
+        return tuple(sorted(self._found.values(), key=lambda found: found.span.start))
 
-    def report(self, name: str, span: Span, message: str, hint: str = "") -> None:
-        """Add a finding of rule ``name``."""
+    def report(
+        self, name: str, at: Origin | Span, message: str, hint: str = "", part: Part | None = None
+    ) -> None:
+        """Add a finding of rule ``name`` about an instruction, or ``part`` of it."""
         rule = RULES[name]
+        span = at.span if isinstance(at, Origin) else at
         reports = self.config.reports(rule)
         local = self._local.get(span.start)
         if local is not None:  # LNT-05
             reports = reports or (rule.experimental and local.reports(rule))
             reports = reports and local.reports(rule._replace(experimental=False))
         if reports:
-            self._found[LintWarning(name, message, span, hint)] = None
+            if part is not None and isinstance(at, Origin):
+                part = part.of(at.text)
+            found = LintWarning(name, message, span, hint)
+            self._found.setdefault(found, found._replace(part=part))
 
-    def undefined_variable(self, name: str, known: Iterable[str], span: Span, hint: str = "") -> None:
+    def undefined_variable(self, name: str, known: Iterable[str], at: Origin, hint: str = "") -> None:
         """LNT-20."""
         similar = suggestion(name, known).replace("mean ", "mean $")
-        self.report("UndefinedVar", span, f"Usage of undefined variable '${name}'{similar}", hint)
+        message = f"Usage of undefined variable '${name}'{similar}"
+        self.report("UndefinedVar", at, message, hint, variable(name))
 
     def raise_if_error(self) -> None:
         """LNT-04: with ``error=true`` findings fail the build."""
@@ -145,6 +170,7 @@ class Linter:
             raise LintViolation(
                 f"lint violation found for rules: {names}",
                 spans=spans,
+                part=self.warnings[0].part,
                 context=tuple(map(str, self.warnings)),
             )
 
@@ -169,32 +195,34 @@ def _casing(linter: Linter, instructions: tuple[Instruction, ...]) -> None:
         typed = item.at.typed
         if not (typed.islower() if lower > upper else typed.isupper()):
             message = f"Command '{typed}' should match the case of the command majority ({majority})"
-            linter.report("ConsistentInstructionCasing", item.at.span, message)
+            linter.report("ConsistentInstructionCasing", item.at, message, part=KEYWORD)
 
 
 def _stage_names(linter: Linter, table: StageTable) -> None:
     seen: set[str] = set()
     for stage in table.stages:
-        base, span = stage.base, stage.base.at.span
+        base, at, name = stage.base, stage.base.at, argument(2)
         if not stage.name:
             continue
         if base.stage_typed != stage.name:
-            linter.report("StageNameCasing", span, f"Stage name '{base.stage_typed}' should be lowercase")
+            message = f"Stage name '{base.stage_typed}' should be lowercase"
+            linter.report("StageNameCasing", at, message, part=name)
         word, keyword = base.as_typed, base.at.typed
         if (word.isupper() or word.islower()) and (keyword.isupper() or keyword.islower()):
             if word.isupper() != keyword.isupper():
-                linter.report("FromAsCasing", span, f"'{word}' and '{keyword}' keywords' casing do not match")
+                message = f"'{word}' and '{keyword}' keywords' casing do not match"
+                linter.report("FromAsCasing", at, message, part=argument(1))
         if stage.name in seen:
             message = f'Duplicate stage name "{stage.name}", stage names should be unique'
-            linter.report("DuplicateStageName", span, message)
+            linter.report("DuplicateStageName", at, message, part=name)
         seen.add(stage.name)
         if stage.name in ("context", "scratch"):
             message = f'Stage name should not use the same name as reserved stage "{stage.name}"'
-            linter.report("ReservedStageName", span, message)
+            linter.report("ReservedStageName", at, message, part=name)
 
 
 def _instruction(linter: Linter, instruction: Instruction) -> None:
-    span = instruction.at.span
+    at = instruction.at
     match instruction:
         case From():
             _platform(linter, instruction)
@@ -203,11 +231,11 @@ def _instruction(linter: Linter, instruction: Instruction) -> None:
             _description(linter, instruction, "ARG", tuple(name for name, _ in instruction.items))
         case Maintainer():
             message = "Maintainer instruction is deprecated in favor of using label"
-            linter.report("MaintainerDeprecated", span, message)
+            linter.report("MaintainerDeprecated", at, message, part=KEYWORD)
         case Env() | Label() if instruction.legacy:
             name = "ENV" if isinstance(instruction, Env) else "LABEL"
             message = f'"{name} key=value" should be used instead of legacy "{name} key value" format'
-            linter.report("LegacyKeyValueFormat", span, message)
+            linter.report("LegacyKeyValueFormat", at, message, part=ARGUMENTS)
         case Onbuild():
             _instruction(linter, instruction.trigger)
         case _:
@@ -216,18 +244,18 @@ def _instruction(linter: Linter, instruction: Instruction) -> None:
 
 def _platform(linter: Linter, instruction: From) -> None:
     """LNT-24, LNT-27."""
-    text, span = instruction.platform, instruction.at.span
+    text, at = instruction.platform, instruction.at
     if text is None:
         return
     if text in ("$TARGETPLATFORM", "${TARGETPLATFORM}"):
         message = (
             f"Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
         )
-        linter.report("RedundantTargetPlatform", span, message)
+        linter.report("RedundantTargetPlatform", at, message, part=value_of("platform"))
     elif "$" not in text:
         if not (instruction.stage and any(part in instruction.stage for part in _parts(text))):
             message = f'FROM --platform flag should not use constant value "{text}"'
-            linter.report("FromPlatformFlagConstDisallowed", span, message)
+            linter.report("FromPlatformFlagConstDisallowed", at, message, part=value_of("platform"))
 
 
 def _parts(text: str) -> set[str]:
@@ -251,7 +279,7 @@ def _description(linter: Linter, instruction: Instruction, keyword: str, names: 
         return
     name = names[0] if len(names) == 1 else "<arg_key>"
     message = f"Comment for {keyword} should follow the format: `# {name} <description>`"
-    linter.report("InvalidDefinitionDescription", instruction.at.span, message)
+    linter.report("InvalidDefinitionDescription", instruction.at, message)
 
 
 @cache
@@ -269,17 +297,17 @@ def names_secret(key: str) -> bool:
     return bool(secret.search(key)) and not harmless.search(key)
 
 
-def lint_secret(linter: Linter, instruction: str, key: str, span: Span) -> None:
-    """LNT-25."""
+def lint_secret(linter: Linter, instruction: str, key: str, at: Origin, index: int) -> None:
+    """LNT-25, about the ``index``-th name."""
     if names_secret(key):
         message = f'Do not use ARG or ENV instructions for sensitive data ({instruction} "{key}")'
-        linter.report("SecretsUsedInArgOrEnv", span, message)
+        linter.report("SecretsUsedInArgOrEnv", at, message, part=Part("key", index))
 
 
-def lint_base_platform(linter: Linter, name: str, actual: Platform, wanted: Platform, span: Span) -> None:
+def lint_base_platform(linter: Linter, name: str, actual: Platform, wanted: Platform, at: Origin) -> None:
     """LNT-23, FRM-16."""
     if (actual.os, actual.architecture) != (wanted.os, wanted.architecture):
         message = (
             f'Base image {name} was pulled with platform "{actual}", expected "{wanted}" for current build'
         )
-        linter.report("InvalidBaseImagePlatform", span, message)
+        linter.report("InvalidBaseImagePlatform", at, message, part=argument(0))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from builder.frontend.errors import BadFlag, suggestion
+from builder.frontend.errors import BadFlag, DockerfileError, suggestion
+from builder.frontend.parts import field, value_of
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 SHARINGS = ("shared", "private", "locked")
-_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
+ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
 _KEYS = frozenset(
     {
         "type",
@@ -49,21 +50,36 @@ class MountSpec(NamedTuple):
     env: str | None = None
 
 
-def check_mount(text: str) -> None:
-    """Check what can be checked before variables are known; raises BadFlag."""
-    if "$" in text:
-        _fields(text)
-        mount_source(text)
-    else:
-        parse_mount(text)
+def check_mounts(texts: Iterable[str]) -> tuple[str, ...]:
+    """Check what can be checked before variables are known; what each mount is from. Raises BadFlag."""
+    sources: list[str] = []
+    for index, text in enumerate(texts):
+        try:
+            if "$" not in text:
+                parse_mount(text)
+            sources.append(mount_source(text))
+        except BadFlag as error:
+            locate_mount(error, index)
+            raise
+    return tuple(sources)
 
 
 def mount_source(text: str) -> str:
     """The ``from`` of a mount, "" when there is none; it takes no variables (MNT-05)."""
     found = next((value for key, value, _ in _fields(text) if key == "from"), None) or ""
     if "$" in found:
-        raise BadFlag("'from' doesn't support variable expansion, define alias stage instead")
+        message = "'from' doesn't support variable expansion, define alias stage instead"
+        raise BadFlag(message, part=field("from"))
     return found
+
+
+def locate_mount(error: DockerfileError, index: int) -> None:
+    """Say which mount of its instruction an error is about: one of its fields, or all of it."""
+    part = error.part
+    if part is None:
+        error.part = value_of("mount", index)
+    elif not part.instruction:
+        error.part = part._replace(nth=index, kind="field-value" if part.kind == "text" else part.kind)
 
 
 def mount_target(text: str) -> str:
@@ -78,11 +94,13 @@ def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
         if value is not None and key != "from":
             value = expand(value)
         if value is None and key not in _SWITCHES:
-            raise BadFlag(f"invalid field '{typed}' must be a key=value pair")
+            message = f"invalid field '{typed}' must be a key=value pair"
+            raise BadFlag(message, part=field(key, "field"))
         given[key] = value
     kind = (given.get("type", "bind") or "").lower()
     if kind not in TYPES:
-        raise BadFlag(f'unsupported mount type "{kind}"{suggestion(kind, TYPES)}')
+        message = f'unsupported mount type "{kind}"{suggestion(kind, TYPES)}'
+        raise BadFlag(message, part=field("type"))
     _check_keys(kind, given)
     spec = MountSpec(
         type=kind,
@@ -105,14 +123,15 @@ def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:
 def _fields(text: str) -> list[tuple[str, str | None, str]]:
     """(key, value, as typed) of each field; unknown keys are refused."""
     found: list[tuple[str, str | None, str]] = []
-    for field in split_csv(text):
-        key, equals, value = field.partition("=")
+    for typed in split_csv(text):
+        key, equals, value = typed.partition("=")
         key = key.lower()
-        key = _ALIASES.get(key, key)
+        key = ALIASES.get(key, key)
         if key not in _KEYS:
-            known = (*_KEYS, *_ALIASES)
-            raise BadFlag(f"unexpected key '{key}' in '{field}'{suggestion(key, known)}")
-        found.append((key, value if equals else None, field))
+            known = (*_KEYS, *ALIASES)
+            message = f"unexpected key '{key}' in '{typed}'{suggestion(key, known)}"
+            raise BadFlag(message, part=field(key, "field-name"))
+        found.append((key, value if equals else None, typed))
     return found
 
 
@@ -124,14 +143,14 @@ def split_csv(text: str) -> list[str]:
     position = 0
     while True:
         if text.startswith('"', position):
-            field, position = _quoted(text, position + 1)
+            found, position = _quoted(text, position + 1)
         else:
             end = text.find(",", position)
             end = len(text) if end < 0 else end
-            field, position = text[position:end], end
-            if '"' in field:
+            found, position = text[position:end], end
+            if '"' in found:
                 raise BadFlag(f'failed to parse csv mounts: bare " in non-quoted field: {text[:200]}')
-        fields.append(field)
+        fields.append(found)
         if position >= len(text):
             return fields
         if text[position] != ",":
@@ -159,20 +178,22 @@ def _quoted(text: str, position: int) -> tuple[str, int]:
 
 def _check_keys(kind: str, given: dict[str, str | None]) -> None:
     if "size" in given and kind != "tmpfs":
-        raise BadFlag(f"unexpected key 'size' for mount type '{kind}'")
+        raise BadFlag(f"unexpected key 'size' for mount type '{kind}'", part=field("size", "field"))
     if "required" in given and kind not in ("secret", "ssh"):
-        raise BadFlag(f"unexpected key 'required' for mount type '{kind}'")
+        message = f"unexpected key 'required' for mount type '{kind}'"
+        raise BadFlag(message, part=field("required", "field"))
     if "env" in given and kind != "secret":
-        raise BadFlag(f"unexpected key 'env' for mount type '{kind}'")
+        raise BadFlag(f"unexpected key 'env' for mount type '{kind}'", part=field("env", "field"))
     for key in ("mode", "uid", "gid"):
         if key in given and kind not in ("secret", "ssh", "cache"):
-            raise BadFlag(f'{key} not allowed for "{kind}" type mounts')
+            raise BadFlag(f'{key} not allowed for "{kind}" type mounts', part=field(key, "field"))
 
 
 def _sharing(given: dict[str, str | None]) -> str:
     value = (given.get("sharing") or "").lower()
     if "sharing" in given and value not in SHARINGS:
-        raise BadFlag(f'unsupported sharing value "{value}"{suggestion(value, SHARINGS)}')
+        message = f'unsupported sharing value "{value}"{suggestion(value, SHARINGS)}'
+        raise BadFlag(message, part=field("sharing"))
     return value
 
 
@@ -196,7 +217,7 @@ def _switch(key: str, given: dict[str, str | None]) -> bool:
         return True
     if lowered in ("0", "f", "false"):
         return False
-    raise BadFlag(f"invalid value for {key}: {value[:80]}")
+    raise BadFlag(f"invalid value for {key}: {value[:80]}", part=field(key))
 
 
 def _number(key: str, given: dict[str, str | None], base: int) -> int | None:
@@ -204,11 +225,10 @@ def _number(key: str, given: dict[str, str | None], base: int) -> int | None:
     if value is None:
         return None
     digits = "01234567" if base == 8 else "0123456789"
-    if not value or len(value) > 11 or any(c not in digits for c in value):
-        raise BadFlag(f"invalid value {value[:80]} for {key}")
-    number = int(value, base)
-    if number >= 1 << 32:
-        raise BadFlag(f"invalid value {value[:80]} for {key}")
+    valid = 0 < len(value) <= 11 and all(c in digits for c in value)
+    number = int(value, base) if valid else -1
+    if not 0 <= number < 1 << 32:
+        raise BadFlag(f"invalid value {value[:80]} for {key}", part=field(key))
     return number
 
 
@@ -227,7 +247,7 @@ def _size(text: str | None) -> int:
     whole, dot, fraction = digits.partition(".")
     valid = whole.isascii() and whole.isdigit() and len(whole) < 20 and (not dot or fraction.isdigit())
     if suffix not in _SUFFIXES or not valid or len(fraction) > 20:
-        raise BadFlag(f"invalid value for size: {text[:80]}")
+        raise BadFlag(f"invalid value for size: {text[:80]}", part=field("size"))
     return int(float(digits) * _SUFFIXES[suffix]) if dot else int(whole) * _SUFFIXES[suffix]
 
 
@@ -235,16 +255,16 @@ def _check_types(spec: MountSpec) -> MountSpec:
     kind = spec.type
     if kind == "secret":
         if spec.from_:
-            raise BadFlag("secret mount should not have a from")
+            raise BadFlag("secret mount should not have a from", part=field("from", "field"))
         if spec.sharing:
-            raise BadFlag("secret mount should not define sharing")
+            raise BadFlag("secret mount should not define sharing", part=field("sharing", "field"))
         if spec.source and spec.id:
-            raise BadFlag("both source and id can't be set")
+            raise BadFlag("both source and id can't be set", part=field("id", "field"))
         if not spec.source and not spec.target and not spec.id:
             raise BadFlag("invalid secret mount. one of source, target required")
         return spec._replace(id=spec.id or spec.source, source="")
     if kind == "ssh" and spec.source:
-        raise BadFlag("ssh does not support source")
+        raise BadFlag("ssh does not support source", part=field("source", "field"))
     if spec.sharing and kind != "cache":
-        raise BadFlag(f"invalid cache sharing set for {kind} mount")
+        raise BadFlag(f"invalid cache sharing set for {kind} mount", part=field("sharing", "field"))
     return spec

@@ -19,8 +19,9 @@ from builder.frontend.errors import (
     suggestion,
 )
 from builder.frontend.instructions import INSTRUCTION_NAMES, Instruction
-from builder.frontend.lines import BLANKS, LogicalLine, Scan, scan
+from builder.frontend.lines import BLANKS, LogicalLine, Scan, blank_words, scan, word_at
 from builder.frontend.nodes import Node, Nodes
+from builder.frontend.parts import END, Part, argument
 from builder.frontend.source import SourceFile, Span
 from builder.frontend.syntax import check_syntax
 
@@ -115,6 +116,7 @@ def parse_instruction(
     except DockerfileError as error:
         error.source = None
         error.spans = (Span(filename=filename, start=first, end=last),)
+        error.part = argument(0)  # of the FROM whose base says so
         raise
 
 
@@ -135,15 +137,16 @@ def parse_line(text: str, escape: str) -> Nodes:
 def _check_name(source: SourceFile, line: LogicalLine) -> None:
     word = line.text.translate(_BLANK_TO_SPACE).partition(" ")[0]
     if word.lower() not in INSTRUCTION_NAMES:
-        raise _unknown(source, word, line)
+        raise _unknown(source, word, line, Part("word"))
 
 
-def _unknown(source: SourceFile, word: str, line: LogicalLine) -> UnknownInstruction:
+def _unknown(source: SourceFile, word: str, line: LogicalLine, part: Part) -> UnknownInstruction:
     meant = suggestion(word, (name.upper() for name in INSTRUCTION_NAMES))
     return UnknownInstruction(
         f"dockerfile parse error on line {line.first}: unknown instruction: {word[:80]}{meant}",
         spans=(source.span(line.first, line.last),),
         source=source,
+        part=part,
         hint=_unseen(word),
     )
 
@@ -163,7 +166,8 @@ def _unseen(word: str) -> str | None:
 
 
 @cache
-def _grammar() -> Lark:
+def grammar() -> Lark:
+    """The language of one logical line after another, with ``\\`` as escape character."""
     from pathlib import Path
 
     from lark import Lark  # slow to import: only when a text must be parsed
@@ -172,7 +176,8 @@ def _grammar() -> Lark:
     return Lark(text, parser="lalr", lexer="contextual", maybe_placeholders=False)
 
 
-_SWAP = {ord("`"): "\\", ord("\\"): "`"}
+SWAP = {ord("`"): "\\", ord("\\"): "`"}
+"""Exchanges the two escape characters."""
 
 
 def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
@@ -181,7 +186,7 @@ def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
     swap = found.escape == "`"
     text = "".join([line.text + "\n" for line in found.lines])
     try:
-        tree = _grammar().parse(text.translate(_SWAP) if swap else text)
+        tree = grammar().parse(text.translate(SWAP) if swap else text)
     except UnexpectedInput as error:
         line = found.lines[min(max(error.line, 1), len(found.lines)) - 1]
         raise _translate(source, line) from error
@@ -198,12 +203,12 @@ def _parse_lines(source: SourceFile, found: Scan) -> tuple[Node, ...]:
 
 def _translate(source: SourceFile, line: LogicalLine) -> SyntaxProblem:
     """The grammar takes any arguments, so only a trigger's instruction can be missing or unknown."""
-    words = [word for word in line.text.translate(_BLANK_TO_SPACE).split(" ") if word[:2] not in ("", "--")]
-    depth = next((i for i, word in enumerate(words) if word.lower() != "onbuild"), len(words))
-    if depth == len(words):
-        message = f"dockerfile parse error on line {line.first}: ONBUILD requires at least one argument"
-        return SyntaxProblem(message, spans=(source.span(line.first, line.last),), source=source)
-    return _unknown(source, words[depth], line)
+    for match in blank_words(line.text):
+        word = match.group()
+        if not word.startswith("--") and word.lower() != "onbuild":
+            return _unknown(source, word, line, word_at(line.text, match.start(), len(word)))
+    message = f"dockerfile parse error on line {line.first}: ONBUILD requires at least one argument"
+    return SyntaxProblem(message, spans=(source.span(line.first, line.last),), source=source, part=END)
 
 
 def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
@@ -218,7 +223,7 @@ def _node(tree: Tree[Token], line: LogicalLine, text: str, swap: bool) -> Node:
             offset = token.children[0].start_pos - tokens[0].start_pos
             child = _node(token, line, text[offset:], swap)
             continue
-        value = token.translate(_SWAP) if swap else str(token)
+        value = token.translate(SWAP) if swap else str(token)
         terminal: str = token.type  # type: ignore[attr-defined]
         match terminal:
             case "FLAG":
@@ -264,7 +269,8 @@ def _json_or(text: str, rule: str, line: LogicalLine) -> tuple[str, list[str]]:
             return "json", [_plain(item) for item in value]
         raise SyntaxProblem(
             f"dockerfile parse error on line {line.first}: "
-            "when using JSON array syntax, arrays must be comprised of strings only"
+            "when using JSON array syntax, arrays must be comprised of strings only",
+            part=argument(next(index for index, item in enumerate(value) if not isinstance(item, str))),
         )
     if rule in ("add", "copy", "volume"):
         return "list", [word for word in text.translate(_BLANK_TO_SPACE).split(" ") if word]

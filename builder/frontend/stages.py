@@ -7,6 +7,7 @@ from typing import NamedTuple
 from builder.frontend.errors import EmptyDockerfile, SyntaxProblem, UnknownStage, suggestion
 from builder.frontend.instructions import Arg, From, Instruction
 from builder.frontend.parser import Dockerfile
+from builder.frontend.parts import KEYWORD
 
 
 class Stage(NamedTuple):
@@ -41,7 +42,8 @@ class StageTable(NamedTuple):
                 span = instruction.at.span
                 raise SyntaxProblem(
                     f"dockerfile parse error on line {span.start}: no build stage in current context",
-                    spans=(span,),
+                    at=instruction.at,
+                    part=KEYWORD,
                     hint="the first instruction (except ARG) must be FROM",
                 )
         if not groups:

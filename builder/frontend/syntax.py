@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from builder.frontend.errors import BadOption, suggestion
 from builder.frontend.lines import DIRECTIVES
+from builder.frontend.parts import directive
 from builder.frontend.source import SourceFile
 
 CAPABILITIES = tuple(
@@ -40,6 +41,7 @@ def check_syntax(source: SourceFile) -> None:
         check_frontend(value)
     except BadOption as error:
         error.source, error.spans = source, (source.span(line, line),)
+        error.part = directive(value.split(None, 1)[0])
         raise
 
 

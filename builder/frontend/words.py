@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from builder.frontend.errors import ExpansionProblem
+from builder.frontend.parts import text as piece
 from builder.frontend.patterns import remove_prefix, remove_suffix, replace_pattern
 
 MAX_VALUE = 16 * 1024 * 1024
@@ -54,6 +55,40 @@ def expand_words(text: str, env: Mapping[str, str], escape: str = "\\") -> tuple
     joined = machine.run()
     found = Expanded(joined, frozenset(machine.matched), frozenset(machine.unmatched))
     return tuple(machine.words.finish()), found
+
+
+def find_variable(
+    text: str, name: str, escape: str = "\\", *, no_quotes: bool = False
+) -> tuple[int, int] | None:
+    """Where a word first asks for a variable: from the ``$`` to the end of the name, or its brace."""
+    machine = _Expander(text, _Probe(name), escape, False, False, False, no_quotes)
+    try:
+        machine.run()
+    except _Asked:
+        end = machine.pos
+        start = max(text.rfind(f"${name}", 0, end), text.rfind(f"${{{name}", 0, end))
+        braces = text[start + 1] == "{"
+        after = start + len(name) + 1 + braces
+        return start, after + (braces and text.startswith("}", after))
+    except ExpansionProblem:
+        pass
+    return None
+
+
+class _Asked(Exception):
+    """The variable that is looked for."""
+
+
+class _Probe(dict[str, str]):
+    """An environment in which everything is set, and that says when one variable is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get(self, name: str, _default: object = None) -> str:  # type: ignore[override]
+        if name == self.name:
+            raise _Asked
+        return "x"
 
 
 def is_plain(text: str, escape: str = "\\") -> bool:
@@ -145,6 +180,7 @@ class _Expander:
             quoted = shown.replace("\\", "\\\\").replace('"', '\\"')
             error.message = f'failed to process "{quoted}": {error.message}'
             error.args = (error.message,)
+            error.part = error.part or piece(self.text)
             raise
 
     def _until(self, stop: str, raw_escapes: bool, words: _Words) -> str:
@@ -193,7 +229,7 @@ class _Expander:
     def _single(self) -> str:
         end = self.text.find("'", self.pos + 1)
         if end < 0:
-            raise ExpansionProblem("unexpected end of statement while looking for matching single-quote")
+            raise self._unclosed("single", self.pos)
         value = self.text[self.pos : end + 1] if self.raw_quotes else self.text[self.pos + 1 : end]
         self.pos = end + 1
         return value
@@ -201,7 +237,7 @@ class _Expander:
     def _double(self) -> str:
         quote = '"' if self.raw_quotes else ""
         out = [quote]
-        text, end = self.text, len(self.text)
+        text, start, end = self.text, self.pos, len(self.text)
         self.pos += 1
         while self.pos < end:
             char = text[self.pos]
@@ -220,16 +256,25 @@ class _Expander:
                     self.pos += 1
                     char = char + following if self.raw_escapes else following
             out.append(char)
-        raise ExpansionProblem("unexpected end of statement while looking for matching double-quote")
+        raise self._unclosed("double", start)
+
+    def _unclosed(self, quote: str, start: int) -> ExpansionProblem:
+        message = f"unexpected end of statement while looking for matching {quote}-quote"
+        return ExpansionProblem(message, part=piece(self.text, start))
 
     def _dollar(self) -> str:
+        start = self.pos
         self.pos += 1
         if self.text.startswith("{", self.pos):
             self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise ExpansionProblem(f"more than {MAX_DEPTH} substitutions inside each other")
             self.pos += 1
-            value = self._braces()
+            try:
+                if self.depth > MAX_DEPTH:
+                    raise ExpansionProblem(f"more than {MAX_DEPTH} substitutions inside each other")
+                value = self._braces()
+            except ExpansionProblem as error:
+                error.part = error.part or piece(self.text, start, self.pos)
+                raise
             self.depth -= 1
             return value
         name = self._name()
@@ -267,6 +312,7 @@ class _Expander:
         if not following:
             raise ExpansionProblem("syntax error: missing '}'")
         if following in "{}:":
+            self.pos += 1
             raise ExpansionProblem("syntax error: bad substitution")
         name = self._name()
         operator = text[self.pos : self.pos + 1]
@@ -288,7 +334,8 @@ class _Expander:
             return self._trim(value, operator, start)
         if operator == "/":
             return self._replace(value, start)
-        raise ExpansionProblem(f"unsupported modifier ({operator}) in substitution")
+        part = piece(text, self.pos - len(operator), self.pos)
+        raise ExpansionProblem(f"unsupported modifier ({operator}) in substitution", part=part)
 
     def _word(self, stop: str, *, raw_escapes: bool) -> str:
         """What follows the operator; when the text ends first, that is what is wrong (EXP-05)."""

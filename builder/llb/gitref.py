@@ -175,7 +175,10 @@ def split_credentials(url: str) -> tuple[str, str]:
         return url, ""
     from urllib.parse import quote, urlsplit, urlunsplit
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidValue(f"invalid URL {redacted(url)}: {error}") from error
     userinfo, at, host = parts.netloc.rpartition("@")
     if not at:
         return url, ""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Any
 
 from builder.errors import InvalidValue
 from builder.oci.canonical import compact_json
 from builder.oci.digest import DiffId, Digest
 from builder.oci.platform import Platform, normalize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_CONFIG_BYTES = 8 * 1024 * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import NewType
 
 from builder.errors import InvalidValue
 
@@ -67,11 +66,17 @@ class Digest:
         return f"{self.algorithm}:{self.hex}"
 
 
-DiffId = NewType("DiffId", Digest)
-"""Digest of a layer's uncompressed tar."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NewType
 
-ChainId = NewType("ChainId", Digest)
-"""Digest of a stack of layers (OCI image-spec, config.md, Layer ChainID)."""
+    DiffId = NewType("DiffId", Digest)
+    """Digest of a layer's uncompressed tar."""
+
+    ChainId = NewType("ChainId", Digest)
+    """Digest of a stack of layers (OCI image-spec, config.md, Layer ChainID)."""
+else:  # typing would take a millisecond of every start
+    DiffId = ChainId = lambda digest: digest
 
 
 def chain_ids(diff_ids: tuple[DiffId, ...]) -> tuple[ChainId, ...]:

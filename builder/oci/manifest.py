@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from builder.errors import InvalidValue
 from builder.oci.canonical import document_json
@@ -16,6 +15,10 @@ from builder.oci.descriptor import (
     OCI_MANIFEST,
     Descriptor,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 """Larger manifests and indexes are refused (OCI distribution-spec: registries take at least 4 MiB)."""

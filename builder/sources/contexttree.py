@@ -56,7 +56,6 @@ class ContextTree:
         self._dirs: dict[str, Entries] = {}
         self._single: dict[str, os.stat_result | None] = {}
         self._looked: dict[str, int] = {}
-        self._near: tuple[str, int] | None = None
         self._opened: dict[str, Stamp] = {}
         self._root_fd = -1
         try:
@@ -65,14 +64,13 @@ class ContextTree:
             raise SourceUnavailable(
                 f'unable to prepare context: path "{root}": {error.strerror}', code="context-not-found"
             ) from error
+        self._near = beneath.Near(self._root_fd)
         self._root_stat = os.fstat(self._root_fd)
 
     def close(self) -> None:
         """Release the directory."""
         with self._lock:
-            if self._near is not None:
-                os.close(self._near[1])
-                self._near = None
+            self._near.close()
             if self._root_fd >= 0:
                 os.close(self._root_fd)
                 self._root_fd = -1
@@ -165,6 +163,7 @@ class ContextTree:
     def changed(self) -> tuple[str, ...]:
         """Files that were opened and are not, or no longer, what they were when looked at (SLO-06)."""
         with self._lock:
+            self._near.close()
             opened = sorted(self._opened.items())
         moved = []
         for path, expected in opened:
@@ -176,6 +175,7 @@ class ContextTree:
     def forget(self) -> None:
         """Look at the tree anew from here on; for a retry after ``changed``."""
         with self._lock:
+            self._near.close()
             self._dirs.clear()
             self._single.clear()
             self._looked.clear()
@@ -238,15 +238,12 @@ class ContextTree:
             if path and self._is_closed(path):
                 return {}
             try:
-                fd = beneath.open_dir(self._root_fd, path)
+                fd = self._near.dir(path)
             except OSError as error:
                 if error.errno in _GONE:
                     return {}
                 raise self._unreadable(path, error) from error
-            try:
-                return self._look(fd, path)
-            finally:
-                os.close(fd)
+            return self._look(fd, path)
 
     def _is_closed(self, path: str) -> bool:
         """Is this directory excluded with all that it holds?"""
@@ -264,6 +261,14 @@ class ContextTree:
 
     def _look(self, fd: int, path: str) -> Entries:
         """Read one directory: its visible entries by name, with their stats."""
+        found = self._listed(fd, path)
+        if self._ignore is not None:
+            self._see(path, found, self._ignore)
+        else:
+            self._dirs[path] = dict(found)
+        return self._dirs[path]
+
+    def _listed(self, fd: int, path: str) -> list[tuple[str, os.stat_result]]:
         looked = time.time_ns()
         found: list[tuple[str, os.stat_result]] = []
         with os.scandir(fd) as listing:
@@ -272,21 +277,39 @@ class ContextTree:
                     found.append((entry.name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
                     continue
-        sort_names(found)
         self._looked[path] = looked
-        entries = self._dirs[path] = dict(found) if self._ignore is None else self._visible(path, found)
-        return entries
+        return sort_names(found)
 
-    def _visible(self, path: str, found: list[tuple[str, os.stat_result]]) -> Entries:
-        assert self._ignore is not None
-        excludes = self._ignore.excludes
-        prefix = f"{path}/" if path else ""
-        entries: Entries = {}
-        for name, st in found:
-            is_dir = st.st_mode & 0o170000 == stat.S_IFDIR
-            if not excludes(prefix + name) or (is_dir and self._holds_exception(prefix + name)):
+    def _see(self, path: str, found: list[tuple[str, os.stat_result]], ignore: Ignore) -> None:
+        """Note what is visible in a directory, and first in those excluded ones that have a say in it."""
+        looked = [(path, found)]
+        left: list[tuple[str, Entries, list[str]]] = []
+        for inner, listed in looked:
+            prefix = f"{inner}/" if inner else ""
+            entries: Entries = {}
+            doubtful: list[str] = []
+            left.append((prefix, entries, doubtful))
+            self._dirs[inner] = entries
+            for name, st in listed:
+                below = prefix + name
+                if ignore.excludes(below):
+                    if st.st_mode & 0o170000 != stat.S_IFDIR or not ignore.may_hold_exception(below):
+                        continue
+                    if below not in self._dirs:
+                        looked.append((below, self._excluded(below)))
+                    doubtful.append(name)
                 entries[name] = st
-        return entries
+        for prefix, entries, doubtful in reversed(left):
+            for name in doubtful:
+                if not self._dirs[prefix + name]:
+                    del entries[name]
+
+    def _excluded(self, path: str) -> list[tuple[str, os.stat_result]]:
+        """What is in an excluded directory; nothing when it cannot be read."""
+        try:
+            return self._listed(self._near.dir(path), path)
+        except OSError:
+            return []
 
     def _scan_below(self, top: str) -> None:
         """Look at every directory below ``top``, each opened relative to its parent."""
@@ -328,18 +351,10 @@ class ContextTree:
                 os.close(child)
 
     def _at(self, path: str) -> tuple[int, str]:
-        """The open directory that holds ``path``, and its name in there; use it under the lock.
-
-        The last directory stays open, since files are mostly read in order.
-        """
+        """The open directory that holds ``path``, and its name in there; use it under the lock."""
         parent, _, name = path.rpartition("/")
         beneath.check_name(name)
-        if self._near is None or self._near[0] != parent:
-            fd = beneath.open_dir(self._root_fd, parent)
-            if self._near is not None:
-                os.close(self._near[1])
-            self._near = (parent, fd)
-        return self._near[1], name
+        return self._near.dir(parent), name
 
     def _unreadable(self, path: str, error: OSError) -> SourceUnavailable:
         return SourceUnavailable(

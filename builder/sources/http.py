@@ -285,7 +285,9 @@ def split_credentials(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise SourceUnavailable(f"invalid URL {display_url(url)}: {error}", code="invalid-url") from error
+        from builder.llb.gitref import redacted
+
+        raise SourceUnavailable(f"invalid URL {redacted(url)}: {error}", code="invalid-url") from error
     userinfo, at, host = parts.netloc.rpartition("@")
     if not at:
         return url, ""

@@ -113,11 +113,16 @@ def inspect(app: App, args: Args) -> int:
 
 
 def _attachment(app: App, words: tuple[str, ...]) -> int:
-    """``history inspect attachment [REF [DIGEST|TYPE]]``; without the last the definition."""
+    """``history inspect attachment [REF [DIGEST|TYPE]]``; without the last the definition.
+
+    ``provenance`` is short for its predicate type; of several platforms a type means the first.
+    """
     record = history.finalized(app.store, history.find(app.store, *words[:1]))
     wanted = words[1] if len(words) > 1 else history.DEFINITION_TYPE
+    if wanted == "provenance":
+        wanted = history.PREDICATE_TYPE
     for found in history.attachments(app.store, record):
-        if wanted in (found.digest, found.media_type) or (
+        if wanted in (found.digest, found.media_type, found.predicate) or (
             len(wanted) > 6 and found.digest.startswith((wanted, f"sha256:{wanted}"))
         ):
             app.write(history.attachment_bytes(app.store, found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TextIO
 
 from cli.app import App
 from cli.container_flags import SHARED
@@ -12,6 +11,8 @@ from runtime.errors import PybuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TextIO
+
     from builder.containers import Container
 
 

@@ -55,9 +55,20 @@ def registry_name(text: str) -> str:
 
     host = text.partition("://")[2] if "://" in text else text
     host = host.partition("/")[0]
-    if not host:
-        raise UsageError(f"invalid registry {text!r}")
+    if not _is_address(host):
+        raise UsageError(f"invalid registry {text!r}", hint="want HOST or HOST:PORT")
     return DEFAULT_REGISTRY if host in ("index.docker.io", "registry-1.docker.io", "docker.io") else host
+
+
+def _is_address(host: str) -> bool:
+    """HOST or HOST:PORT, as an address on the network can be."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(f"//{host}")
+        return bool(parts.hostname) and parts.port != 0 and host.isprintable() and " " not in host
+    except ValueError:
+        return False
 
 
 def _ask(app: App, args: Args, registry: str) -> tuple[str, str]:

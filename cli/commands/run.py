@@ -40,7 +40,6 @@ def _detached(app: App, container: Container, monitor: MonitorProcess) -> int:
 
 def _attached(app: App, args: Args, container: Container, monitor: MonitorProcess) -> int:
     from builder.containers import Streams, finish, start
-    from cli.foreground import stay, window_size
 
     config = container.data["Config"]
     tty = bool(config["Tty"])
@@ -49,11 +48,13 @@ def _attached(app: App, args: Args, container: Container, monitor: MonitorProces
         stdout=bool(config["AttachStdout"]),
         stderr=bool(config["AttachStderr"]),
         owner=True,
-        size=window_size() if tty else None,
+        size=_window_size() if tty else None,
     )
     started, session = start(app.store, container.id, attach=streams, monitor=monitor)
     _warn(app, started)
     assert session is not None
+    from cli.foreground import stay
+
     with session:
         code = stay(
             app,
@@ -67,6 +68,12 @@ def _attached(app: App, args: Args, container: Container, monitor: MonitorProces
             return 0
         finish(app.store, container.id, session)
         return code
+
+
+def _window_size() -> tuple[int, int] | None:
+    from cli.foreground import window_size
+
+    return window_size()
 
 
 def _warn(app: App, container: Container) -> None:

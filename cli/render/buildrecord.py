@@ -25,7 +25,7 @@ def duration(ns: int) -> str:
 
 
 def record_json(store: Store, record: BuildRecord) -> dict[str, Any]:
-    """All fields, empty ones left out. The trace is made first, if it was not yet."""
+    """All fields, empty ones left out. Trace and provenance are made first, if they were not yet."""
     record = history.finalized(store, record)
     attachments = history.attachments(store, record)
     data = record.data
@@ -70,7 +70,9 @@ def record_json(store: Store, record: BuildRecord) -> dict[str, Any]:
 
 
 def _attachment(item: Attachment) -> dict[str, Any]:
-    return {"Digest": item.digest, "Size": item.size, "Type": item.media_type}
+    found = {"Digest": item.digest, "Size": item.size, "Type": item.media_type}
+    more = {"PredicateType": item.predicate, "Platform": item.platform}
+    return {**found, **{key: value for key, value in more.items() if value}}
 
 
 def _pairs(attrs: dict[str, str], prefix: str) -> list[dict[str, str]]:
@@ -144,7 +146,10 @@ def record_text(store: Store, record: BuildRecord) -> str:
         ]
         blocks.append(table([("OUTPUT", "ATTRIBUTES"), *rows]))
     if "Attachments" in found:
-        files = [(item["Digest"], human_size(item["Size"]), item["Type"]) for item in found["Attachments"]]
+        files = [
+            (item["Digest"], human_size(item["Size"]), item.get("PredicateType", item["Type"]))
+            for item in found["Attachments"]
+        ]
         blocks.append(table([("ATTACHMENT", "SIZE", "TYPE"), *files]))
     blocks.append(f"Its progress: pybuild history logs {record.ref}")
     return "\n".join(blocks)

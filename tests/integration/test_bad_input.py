@@ -13,7 +13,7 @@ from tests.support.cli import Result, Runner
 
 def is_polite(result: Result) -> None:
     assert "Traceback" not in result.err
-    assert "bug" not in result.err
+    assert "bug:" not in result.err
     assert result.err.strip(), "nothing was said"
 
 

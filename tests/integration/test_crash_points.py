@@ -31,8 +31,8 @@ FROM busybox AS build
 COPY a b /in/
 RUN cat /in/a /in/b > /both && rm /in/a
 FROM busybox
-COPY --from=build /both /both
 RUN echo done > /done
+COPY --from=build /both /both
 CMD ["cat", "/both"]
 """
 EPOCH = "SOURCE_DATE_EPOCH=1700000000"
@@ -149,6 +149,7 @@ def stage(
     build = build_words(Path("{root}"), context)
     name = f"{registry.address}/crash/app"
     prepare("build", load)
+    prepare("pack", load)
     prepare("export", load, build)
     prepare(
         "prune",
@@ -172,6 +173,7 @@ def stage(
 OUT = "type=oci,dest={out}/layout,tar=false", "type=docker,dest={out}/app.tar", "type=local,dest={out}/tree"
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "build": ("build", "--network=none", "--build-arg", EPOCH, "-t", "app", "{context}"),
+    "pack": ("build", "--network=none", "--build-arg", EPOCH, "-o", "type=oci,dest={out}/app.tar", "{context}"),
     "export": (
         "build", "--network=none", "--build-arg", EPOCH, *(w for o in OUT for w in ("-o", o)), "{context}",
     ),

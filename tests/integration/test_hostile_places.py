@@ -17,6 +17,7 @@ from builder.errors import ExportError, UsageError
 from builder.exporter import preflight
 from builder.exporter.types import OutputSpec
 from builder.sources.contexttree import ContextTree
+from cli.commands.login import registry_name
 from tests.support import bases
 from tests.support.cli import REPO, Runner
 
@@ -57,8 +58,14 @@ def test_two_outputs_do_not_share_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["http://[::1/x", "https://[::1/x.git"])
 def test_a_malformed_url_is_no_bug(tmp_path: Path, url: str) -> None:
-    with pytest.raises(pybuild.PybuildError, match="URL|reference"):
+    with pytest.raises(pybuild.PybuildError, match=r"URL|reference"):
         pybuild.build(url, root=tmp_path / "root")
+
+
+@pytest.mark.parametrize("text", ["[::1", "[]", "x:99999", "a b", "a\nb", "http://", "x:y"])
+def test_a_malformed_registry_is_no_bug(text: str) -> None:
+    with pytest.raises(UsageError, match="invalid registry"):
+        registry_name(text)
 
 
 def test_directories_that_vanish_while_the_context_is_read(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import PathNotFound, SourceUnavailable
+from builder.frontend.dockerignore import IgnoreMatcher
+from builder.sources import beneath
 from builder.sources.index import FileIndex, Stamp, dump_records
 from builder.sources.local import LocalContext
 
@@ -178,6 +180,9 @@ class TestTree:
             list(context.walk())
             (tree / "src").rename(tree / "moved")
             (tree / "src").symlink_to(outside)
+            own = (tree / "moved/b.txt").read_bytes()
+            assert context.read("src/b.txt", 100) == own  # the directory that was looked at is still open
+            assert context.changed() == ("src/b.txt",)
             with pytest.raises(SourceUnavailable):
                 context.open("src/b.txt")
 
@@ -195,6 +200,30 @@ class TestTree:
         os.close(fd)
         with LocalContext(tmp_path) as context:
             assert context.remembered("s", [""], lambda: b"value") == b"value"
+
+    def test_deep_trees_cost_one_step_a_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fd = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(1200):  # deeper than Python lets functions call each other
+            os.mkdir("d", dir_fd=fd)
+            below = os.open("d", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=fd))
+        os.close(fd)
+        steps: list[str] = []
+        check = beneath.check_name
+
+        def counted(name: str) -> None:
+            steps.append(name)
+            check(name)
+
+        monkeypatch.setattr(beneath, "check_name", counted)
+        with LocalContext(tmp_path, ignore=IgnoreMatcher(("*", "!**/f"))) as context:
+            paths = [path for path, _ in context.walk()]
+            assert [context.xattrs(path) for path in paths] == [{}] * 1201
+        assert len(steps) < 10 * len(paths)
 
 
 class TestMemory:

@@ -53,6 +53,7 @@ from builder.frontend.instructions import (
 )
 from builder.frontend.lint import Linter, lint_config, lint_text
 from builder.frontend.parser import Dockerfile
+from builder.frontend.parts import KEYWORD
 from builder.frontend.platformargs import needs_no_declaration
 from builder.frontend.stages import Stage
 from builder.frontend.syntax import check_frontend, check_syntax
@@ -198,7 +199,7 @@ def dispatch(stage: StageState, instruction: Instruction) -> None:
     try:
         handler(stage, instruction)
     except DockerfileError as error:
-        error.spans = error.spans or (instruction.at.span,)
+        error.locate(instruction.at)
         error.hint = error.hint or stage.build.unset.get(instruction.at.span)
         raise
 
@@ -214,7 +215,7 @@ def _lint_repeated(stage: StageState, instruction: Instruction, seen: dict[type,
             f"Multiple {kind.__name__.upper()} instructions should not be used in the same stage "
             "because only the last one will be used"
         )
-        stage.build.linter.report("MultipleInstructionsDisallowed", earlier.at.span, message)
+        stage.build.linter.report("MultipleInstructionsDisallowed", earlier.at, message, part=KEYWORD)
     seen[kind] = instruction
 
 

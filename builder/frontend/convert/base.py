@@ -100,7 +100,7 @@ def _adopt_platform(stage: StageState, image: ResolvedImage) -> None:
         stage.platform = actual
         return
     name = stage.base_name or image.ref
-    lint_base_platform(stage.build.linter, name, actual, wanted, stage.stage.base.at.span)
+    lint_base_platform(stage.build.linter, name, actual, wanted, stage.stage.base.at)
 
 
 def _listed(platform: Platform, known: tuple[Platform, ...]) -> bool:

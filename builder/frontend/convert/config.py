@@ -8,7 +8,6 @@ from builder.frontend.convert.owner import parse_chown
 from builder.frontend.convert.ports import container_ports
 from builder.frontend.convert.signals import is_signal, similar_signal
 from builder.frontend.convert.state import Declared, StageState
-from builder.frontend.errors import DockerfileError
 from builder.frontend.history import healthcheck_text, plain_list, quoted_list
 from builder.frontend.instructions import (
     Arg,
@@ -27,6 +26,8 @@ from builder.frontend.instructions import (
     Workdir,
 )
 from builder.frontend.lint import lint_secret
+from builder.frontend.parts import ARGUMENTS, Part, argument
+from builder.frontend.parts import text as part_of
 from builder.frontend.paths import absolute
 from builder.frontend.platformargs import NON_ENV_ARGS
 from builder.frontend.words import expand_words, is_plain
@@ -35,10 +36,10 @@ from builder.llb.ops import ChownOpt, MkDir
 
 def convert_arg(stage: StageState, instruction: Arg) -> None:
     """Declare build arguments (ARG-02…06)."""
-    build, span = stage.build, instruction.at.span
+    build, at = stage.build, instruction.at
     shown_pairs: list[str] = []
-    for name, default in instruction.items:
-        lint_secret(build.linter, "ARG", name, span)
+    for index, (name, default) in enumerate(instruction.items):
+        lint_secret(build.linter, "ARG", name, at, index)
         value: str | None
         if name in build.build_args:
             build.used_args.add(name)
@@ -46,7 +47,7 @@ def convert_arg(stage: StageState, instruction: Arg) -> None:
             if name == "SOURCE_DATE_EPOCH" and build.epoch is not None:
                 value = str(build.epoch)
         elif default is not None:
-            value = stage.expand(default, span)
+            value = stage.expand(default, at)
         else:
             value = build.global_env.get(name)
         stage.declared.append(Declared(name, value, default, instruction))
@@ -59,12 +60,12 @@ def convert_arg(stage: StageState, instruction: Arg) -> None:
 
 def convert_env(stage: StageState, instruction: Env) -> None:
     """ENV-01; every word sees the environment from before (EXP-12)."""
-    span = instruction.at.span
-    pairs = [(stage.expand(key, span), stage.expand(value, span)) for key, value in instruction.items]
-    for key, value in pairs:
+    at = instruction.at
+    pairs = [(stage.expand(key, at), stage.expand(value, at)) for key, value in instruction.items]
+    for index, (key, value) in enumerate(pairs):
         if not key:
-            raise stage.fail("ENV names can not be blank", instruction)
-        lint_secret(stage.build.linter, "ENV", key, span)
+            raise stage.fail("ENV names can not be blank", instruction, part=Part("key", index))
+        lint_secret(stage.build.linter, "ENV", key, at, index)
         stage.env[key] = value
         stage.settings.env[key] = value
     stage.commit(" ".join(["ENV", *(f"{key}={value}" for key, value in pairs)]), empty=True)
@@ -72,23 +73,23 @@ def convert_env(stage: StageState, instruction: Env) -> None:
 
 def convert_label(stage: StageState, instruction: Label) -> None:
     """LBL-01."""
-    span = instruction.at.span
-    pairs = [(stage.expand(key, span), stage.expand(value, span)) for key, value in instruction.items]
-    for key, value in pairs:
+    at = instruction.at
+    pairs = [(stage.expand(key, at), stage.expand(value, at)) for key, value in instruction.items]
+    for index, (key, value) in enumerate(pairs):
         if not key:
-            raise stage.fail("LABEL names can not be blank", instruction)
+            raise stage.fail("LABEL names can not be blank", instruction, part=Part("key", index))
         stage.settings.labels[key] = value
     stage.commit(" ".join(["LABEL", *(f"{key}={value}" for key, value in pairs)]), empty=True)
 
 
 def convert_workdir(stage: StageState, instruction: Workdir) -> None:
     """MET-01: changes the working directory and creates it; an empty path is the one that is."""
-    path = stage.expand(instruction.path, instruction.at.span)
+    path = stage.expand(instruction.path, instruction.at)
     unknown = stage.unknown_base and path.startswith("$")
     slashed = stage.path(path, instruction)
     if not slashed.startswith("/") and not stage.workdir_set and not unknown:
         message = f'Relative workdir "{path}" can have unexpected results if the base image changes'
-        stage.build.linter.report("WorkdirRelativePath", instruction.at.span, message)
+        stage.build.linter.report("WorkdirRelativePath", instruction.at, message, part=argument(0))
     stage.workdir_set = True
     workdir = absolute(stage.workdir, slashed)
     stage.set_workdir(workdir)
@@ -112,7 +113,7 @@ def convert_workdir(stage: StageState, instruction: Workdir) -> None:
 
 def convert_user(stage: StageState, instruction: User) -> None:
     """MET-02."""
-    user = stage.expand(instruction.user, instruction.at.span)
+    user = stage.expand(instruction.user, instruction.at)
     stage.settings.user = user
     stage.commit(f"USER {user}", empty=True)
 
@@ -127,7 +128,7 @@ def _lint_json(stage: StageState, instruction: Cmd | Entrypoint, name: str) -> N
         message = (
             f"JSON arguments recommended for {name} to prevent unintended behavior related to OS signals"
         )
-        stage.build.linter.report("JSONArgsRecommended", instruction.at.span, message)
+        stage.build.linter.report("JSONArgsRecommended", instruction.at, message, part=ARGUMENTS)
 
 
 def convert_cmd(stage: StageState, instruction: Cmd) -> None:
@@ -158,26 +159,23 @@ def convert_shell(stage: StageState, instruction: Shell) -> None:
 
 def convert_expose(stage: StageState, instruction: Expose) -> None:
     """MET-06."""
-    span = instruction.at.span
-    words: list[str] = []
+    at = instruction.at
+    words: list[tuple[str, Part]] = []
     for text in instruction.ports:
+        part = part_of(text)
         if is_plain(text, stage.build.escape):
-            words.append(text)
+            words.append((text, part))
             continue
-        try:
-            found, expanded = expand_words(text, stage.env, stage.build.escape)
-        except DockerfileError as error:
-            error.spans = (span,)
-            raise
-        stage.lint_unmatched(expanded, span)
-        words += found
+        found, expanded = expand_words(text, stage.env, stage.build.escape)
+        stage.lint_unmatched(expanded, at)
+        words += [(word, part) for word in found]
     ports: list[str] = []
-    for word in words:
+    for word, part in words:
         try:
-            ports += container_ports(word, stage.build.linter, span)
+            ports += container_ports(word, stage.build.linter, at, part)
         except ValueError as error:
             hint = "ports are separated by blanks" if "," in word else None
-            raise stage.fail(str(error), instruction, hint=hint) from error
+            raise stage.fail(str(error), instruction, part=part, hint=hint) from error
     ports = list(dict.fromkeys(ports))
     stage.settings.ports.update(dict.fromkeys(ports))
     stage.commit(f"EXPOSE {plain_list(ports)}", empty=True)
@@ -185,18 +183,20 @@ def convert_expose(stage: StageState, instruction: Expose) -> None:
 
 def convert_volume(stage: StageState, instruction: Volume) -> None:
     """MET-08."""
-    paths = [stage.expand(path, instruction.at.span) for path in instruction.paths]
+    paths = [stage.expand(path, instruction.at) for path in instruction.paths]
     if not all(paths):
-        raise stage.fail("VOLUME specified can not be an empty string", instruction)
+        part = argument(paths.index(""))
+        raise stage.fail("VOLUME specified can not be an empty string", instruction, part=part)
     stage.settings.volumes.update(dict.fromkeys(paths))
     stage.commit(f"VOLUME {plain_list(paths)}", empty=True)
 
 
 def convert_stopsignal(stage: StageState, instruction: StopSignal) -> None:
     """MET-10."""
-    signal = stage.expand(instruction.signal, instruction.at.span)
+    signal = stage.expand(instruction.signal, instruction.at)
     if not is_signal(signal):
-        raise stage.fail(f"invalid signal: {signal[:80]}", instruction, hint=similar_signal(signal))
+        message = f"invalid signal: {signal[:80]}"
+        raise stage.fail(message, instruction, part=argument(0), hint=similar_signal(signal))
     stage.settings.stop_signal = signal
     stage.commit(f"STOPSIGNAL {signal}", empty=True)
 

@@ -11,11 +11,13 @@ from builder.frontend.convert.names import next_name, shown
 from builder.frontend.convert.owner import needs_names, parse_chmod, parse_chown
 from builder.frontend.convert.state import LocalInput, StageState
 from builder.frontend.dockerignore import IgnoreMatcher
-from builder.frontend.errors import ExpansionProblem, InvalidInstruction
+from builder.frontend.errors import DockerfileError, InvalidInstruction
 from builder.frontend.history import copy_text
 from builder.frontend.instructions import Add
 from builder.frontend.instructions import Copy as CopyInstruction
 from builder.frontend.lines import Heredoc
+from builder.frontend.parts import Part, argument, value_of
+from builder.frontend.parts import text as part_of
 from builder.frontend.paths import absolute
 from builder.frontend.redact import redact
 from builder.frontend.words import expand
@@ -30,19 +32,19 @@ class _Job:
     """One instruction, expanded: what its copy actions have in common."""
 
     def __init__(self, stage: StageState, instruction: CopyInstruction | Add) -> None:
-        span = instruction.at.span
+        at = instruction.at
         self.stage = stage
         self.instruction = instruction
         self.is_add = isinstance(instruction, Add)
-        self.sources = [stage.expand(source, span) for source in instruction.sources]
-        self.typed_dest = stage.expand(instruction.dest, span)
+        self.sources = [stage.expand(source, at) for source in instruction.sources]
+        self.typed_dest = stage.expand(instruction.dest, at)
         self.dest = destination(stage.workdir, stage.path(self.typed_dest, instruction))
-        self.chown_text = stage.expand(instruction.chown, span)
-        self.chmod_text = stage.expand(instruction.chmod, span)
+        self.chown_text = stage.expand(instruction.chown, at)
+        self.chmod_text = stage.expand(instruction.chmod, at)
         try:
             self.mode, self.mode_str = parse_chmod(self.chmod_text)
         except ValueError as error:
-            raise stage.fail(str(error), instruction) from error
+            raise stage.fail(str(error), instruction, part=value_of("chmod")) from error
         self.excludes = tuple(pattern for pattern in instruction.excludes if pattern.strip())
         self.inputs = Inputs()
         self.link = instruction.link
@@ -52,6 +54,10 @@ class _Job:
         lookup = self.inputs.position(self.previous) if needs_names(self.chown_text) else -1
         self.owner: ChownOpt | None = parse_chown(self.chown_text, lookup)
         self.actions: list[tuple[Action, Tree]] = []
+
+    def part(self, source: str) -> Part:
+        """The word that ``source`` comes from."""
+        return part_of(self.instruction.sources[self.sources.index(source)]).of(self.instruction.at.text)
 
     def copy(self, tree: Tree, src: str, **more: Any) -> None:
         """Add a copy action."""
@@ -87,29 +93,40 @@ def destination(workdir: str, dest: str) -> str:
 
 
 def _check_excludes(job: _Job) -> None:
-    try:
-        IgnoreMatcher(job.excludes)
-    except InvalidInstruction as error:
-        error.spans = (job.instruction.at.span,)
-        raise
+    for pattern in job.excludes:
+        try:
+            IgnoreMatcher((pattern,))
+        except InvalidInstruction as error:
+            error.part = Part("flag-value", name="exclude", text=pattern)
+            raise
 
 
 def _copy_sources(job: _Job, instruction: CopyInstruction) -> None:
     for source in job.sources:
-        kind = remote.kind_of(source)
+        kind = _kind(job, source)
         if kind is not None:
             what = "a git ref" if kind == "git" else "a URL"
-            raise job.stage.fail(f"source can't be {what} for COPY", instruction)
+            raise job.stage.fail(f"source can't be {what} for COPY", instruction, part=job.part(source))
     for source in job.sources:
         _path(job, source, parents=instruction.parents, from_=instruction.from_)
 
 
+def _kind(job: _Job, source: str) -> remote.Kind | None:
+    try:
+        return remote.kind_of(source)
+    except DockerfileError as error:
+        if error.part is None or error.part.text not in job.instruction.sources:
+            error.part = job.part(source)
+        raise
+
+
 def _add_sources(job: _Job, instruction: Add) -> None:
-    checksum = job.stage.expand(instruction.checksum, instruction.at.span)
+    checksum = job.stage.expand(instruction.checksum, instruction.at)
+    flag = Part("flag", name="checksum")
     if checksum and len(job.sources) + len(instruction.heredocs) > 1:
-        raise job.stage.fail("checksum can't be specified for multiple sources", instruction)
+        raise job.stage.fail("checksum can't be specified for multiple sources", instruction, part=flag)
     for source in job.sources:
-        kind = remote.kind_of(source)
+        kind = _kind(job, source)
         if kind == "git":
             tree = remote.git_source(job.stage, instruction, source, checksum)
             job.copy(tree, "/", dir_contents=True)
@@ -117,7 +134,7 @@ def _add_sources(job: _Job, instruction: Add) -> None:
             tree, filename = remote.http_source(job.stage, instruction, source, checksum)
             job.copy(tree, f"/{filename}", attempt_unpack=bool(instruction.unpack))
         elif checksum:
-            raise job.stage.fail("checksum requires HTTP(S) or Git sources", instruction)
+            raise job.stage.fail("checksum requires HTTP(S) or Git sources", instruction, part=flag)
         else:
             _path(job, source, unpack=instruction.unpack is not False)
 
@@ -179,7 +196,7 @@ def _lint_ignored(job: _Job, source: str) -> None:
     if hit:
         verb = "Add" if job.is_add else "Copy"
         message = f'Attempting to {verb} file "{source}" that is excluded by .dockerignore'
-        job.stage.build.linter.report("CopyIgnoredFile", job.instruction.at.span, message)
+        job.stage.build.linter.report("CopyIgnoredFile", job.instruction.at, message, part=job.part(source))
 
 
 def _lint_many(job: _Job) -> None:
@@ -194,7 +211,7 @@ def _lint_many(job: _Job) -> None:
         f"{'ADD' if job.is_add else 'COPY'} of several sources to {json.dumps(job.typed_dest)}, which does "
         "not end with a slash: unless it is a directory, each source replaces the one before"
     )
-    job.stage.build.linter.report("MultipleSourcesToFile", job.instruction.at.span, message)
+    job.stage.build.linter.report("MultipleSourcesToFile", job.instruction.at, message, part=argument(-1))
 
 
 def _inline(job: _Job, heredoc: Heredoc) -> None:
@@ -210,12 +227,8 @@ def _inline(job: _Job, heredoc: Heredoc) -> None:
 
 
 def _expand_body(stage: StageState, body: str, instruction: CopyInstruction | Add) -> str:
-    try:
-        found = expand(body, stage.env, "\\", no_quotes=True)
-    except ExpansionProblem as error:
-        error.spans = (instruction.at.span,)
-        raise
-    stage.lint_unmatched(found, instruction.at.span)
+    found = expand(body, stage.env, "\\", no_quotes=True)
+    stage.lint_unmatched(found, instruction.at)
     return found.text
 
 

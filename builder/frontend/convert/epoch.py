@@ -10,6 +10,7 @@ from builder.frontend.convert.base import remote_op
 from builder.frontend.convert.state import BuildState
 from builder.frontend.errors import BadOption
 from builder.frontend.instructions import Add, Arg
+from builder.frontend.parts import KEYWORD, argument
 from builder.frontend.stages import Stage
 from builder.frontend.words import expand
 from builder.llb.ops import SourceOp
@@ -61,9 +62,9 @@ def _value(build: BuildState, text: str) -> int | None:
 
 def _stage_source(build: BuildState, stage: Stage) -> SourceOp:
     """The one remote ADD of a stage that is only a source (EPO-03)."""
-    span = stage.base.at.span
+    at = stage.base.at
     if stage.base.image != "scratch":
-        raise BadOption("SOURCE_DATE_EPOCH stage must use FROM scratch", spans=(span,))
+        raise BadOption("SOURCE_DATE_EPOCH stage must use FROM scratch", at=at, part=argument(0))
     env = dict(build.global_env)
     found: list[SourceOp] = []
     for instruction in stage.instructions:
@@ -80,8 +81,9 @@ def _stage_source(build: BuildState, stage: Stage) -> SourceOp:
             raise BadOption(
                 "SOURCE_DATE_EPOCH stage does not meet source-only requirements: "
                 f"unsupported {name} instruction",
-                spans=(instruction.at.span,),
+                at=instruction.at,
+                part=KEYWORD,
             )
     if len(found) != 1:
-        raise BadOption("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD", spans=(span,))
+        raise BadOption("SOURCE_DATE_EPOCH stage must contain exactly one remote ADD", at=at)
     return found[0]

@@ -6,6 +6,7 @@ from builder.errors import InvalidValue
 from builder.frontend.convert.state import BuildState
 from builder.frontend.declared import late_global_hint, undeclared_in_from_hint
 from builder.frontend.errors import ExpansionProblem, suggestion
+from builder.frontend.parts import argument, variable
 from builder.frontend.platformargs import platform_args
 from builder.frontend.stages import Stage
 from builder.frontend.words import expand
@@ -34,11 +35,11 @@ def set_globals(build: BuildState, target: Stage) -> None:
                 try:
                     found = expand(default, build.global_env, build.escape)
                 except ExpansionProblem as error:
-                    error.spans = (instruction.at.span,)
+                    error.locate(instruction.at)
                     raise
                 for unknown in sorted(found.unmatched - build.global_names):
                     hint = late_global_hint(build.table, unknown, instruction.at.span)
-                    build.linter.undefined_variable(unknown, build.global_names, instruction.at.span, hint)
+                    build.linter.undefined_variable(unknown, build.global_names, instruction.at, hint)
                     if hint:
                         build.global_hints[name] = hint
                 build.global_env[name] = found.text
@@ -57,7 +58,7 @@ def _quietly(text: str, env: dict[str, str], escape: str) -> str:
 def _lint_from(build: BuildState, defaults: dict[str, str]) -> None:
     names = {stage.name for stage in build.table.stages if stage.name}
     for stage in build.table.stages:
-        base, span = stage.base, stage.base.at.span
+        base, at = stage.base, stage.base.at
         if "$" not in base.image and "$" not in (base.platform or ""):
             continue
         for text in (base.image, base.platform or ""):
@@ -69,11 +70,11 @@ def _lint_from(build: BuildState, defaults: dict[str, str]) -> None:
                 hint = suggestion(name, build.global_names)
                 late = undeclared_in_from_hint(build.table, name)
                 message = f"FROM argument '{name}' is not declared{hint}"
-                build.linter.report("UndefinedArgInFrom", span, message, late)
+                build.linter.report("UndefinedArgInFrom", at, message, late, variable(name))
         name = _quietly(base.image, defaults, build.escape)
         if "$" in base.image and name.lower() not in names and not _is_reference(name):
             message = f"Default value for ARG {base.image} results in empty or invalid base image name"
-            build.linter.report("InvalidDefaultArgInFrom", span, message)
+            build.linter.report("InvalidDefaultArgInFrom", at, message, part=argument(0))
 
 
 def _is_reference(text: str) -> bool:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from builder.errors import InvalidValue, PybuildError
+from builder.frontend.convert.order import check_cycles, check_order
 from builder.frontend.convert.state import BuildState, StageState, locate
 from builder.frontend.convert.types import NamedContext
 from builder.frontend.declared import no_value_hint, undeclared_in_from_hint
 from builder.frontend.errors import (
     BadOption,
-    CircularStages,
     DockerfileError,
     ExpansionProblem,
     InvalidInstruction,
@@ -22,8 +22,8 @@ from builder.frontend.errors import (
     suggestion,
 )
 from builder.frontend.instructions import Copy, From, Instruction, Onbuild, Run
-from builder.frontend.mounts import mount_target
 from builder.frontend.parser import parse_instruction
+from builder.frontend.parts import Part, argument, value_of
 from builder.frontend.source import Span
 from builder.frontend.stages import Stage
 from builder.frontend.words import Expanded, expand
@@ -66,8 +66,8 @@ class Plan:
             for stage in found:
                 self._triggers(stage)
                 self._sources(stage, stage.triggers)
-        self._check_cycles()
-        self._check_order()
+        check_cycles(self.order)
+        check_order(self.order)
         self.order.sort(key=lambda stage: (not stage.auto, stage.stage.number))
 
     def _closure(self) -> list[StageState]:
@@ -122,7 +122,7 @@ class Plan:
         try:
             return self.build.context(name, platform)
         except PybuildError as error:
-            locate(error, at)
+            locate(error, at, _image_part(at))
             raise
 
     def _outside(self, stage: StageState) -> None:
@@ -141,7 +141,8 @@ class Plan:
         except InvalidValue as error:
             raise InvalidInstruction(
                 f'failed to parse stage name "{stage.base_name}": {error.message}',
-                spans=(base.at.span,),
+                at=base.at,
+                part=_image_part(base),
                 hint=self._from_hint(base) or error.hint,
             ) from error
 
@@ -159,17 +160,18 @@ class Plan:
         try:
             return expand(text, self.build.global_env, self.build.escape)
         except ExpansionProblem as error:
-            error.spans = (base.at.span,)
+            error.locate(base.at)
             raise
 
     def _base_name(self, base: From) -> str:
         found = self._expand_from(base.image, base)
         if not found.text:
-            raise self._bad_from(f"base name ({base.image}) should not be blank", base, found)
+            message = f"base name ({base.image}) should not be blank"
+            raise self._bad_from(message, base, found, _image_part(base))
         return found.text
 
     def _bad_from(
-        self, message: str, base: From, found: Expanded, hint: str | None = None
+        self, message: str, base: From, found: Expanded, part: Part, hint: str | None = None
     ) -> DockerfileError:
         """The error for what a FROM line's variables came to; says which of them may have been meant."""
         for name in sorted(found.unmatched - self.build.global_names):
@@ -177,7 +179,7 @@ class Plan:
             if meant:
                 message += meant
                 break
-        return InvalidInstruction(message, spans=(base.at.span,), hint=self._from_hint(base) or hint)
+        return InvalidInstruction(message, at=base.at, part=part, hint=self._from_hint(base) or hint)
 
     def _from_hint(self, base: From) -> str:
         """Which variable of a FROM line is not what it was meant to be (ARG-01); "" for none."""
@@ -198,12 +200,13 @@ class Plan:
             return self.build.options.platform
         found = self._expand_from(base.platform, base)
         if not found.text:
-            raise self._bad_from(f"empty platform value from expression {base.platform}", base, found)
+            message = f"empty platform value from expression {base.platform}"
+            raise self._bad_from(message, base, found, value_of("platform"))
         try:
             return Platform.parse(found.text)
         except InvalidValue as error:
             message = f"failed to parse platform {base.platform}: {error.message}"
-            raise self._bad_from(message, base, found, error.hint) from error
+            raise self._bad_from(message, base, found, value_of("platform"), error.hint) from error
 
     def _resolve_images(self, stages: list[StageState]) -> None:
         wanted = [(stage.image_ref, stage.platform) for stage in stages if stage.image_ref is not None]
@@ -229,7 +232,7 @@ class Plan:
             meant = suggestion(name, (*self.build.table.names, *WELL_KNOWN_IMAGES)).strip(" ()")
             error.hint = meant or None
         error.context = (*error.context, f"failed to resolve source metadata for {stage.image_ref}")
-        locate(error, stage.stage.base)
+        locate(error, stage.stage.base, _image_part(stage.stage.base))
 
     def _triggers(self, stage: StageState) -> None:
         """ONB-02: from the parent stage of this file, or from the base image's config."""
@@ -249,7 +252,8 @@ class Plan:
         found = parse_instruction(text, "\\", span.filename, span.start, span.end, nodes)
         if isinstance(found, From | Onbuild):  # an image can say so, a Dockerfile cannot (ONB-03)
             name = found.at.typed.upper()
-            raise InvalidInstruction(f"{name} isn't allowed as an ONBUILD trigger", spans=(span,))
+            message = f"{name} isn't allowed as an ONBUILD trigger"
+            raise InvalidInstruction(message, spans=(span,), part=argument(0))
         return found
 
     def _sources(self, stage: StageState, instructions: tuple[Instruction, ...]) -> None:
@@ -270,12 +274,11 @@ class Plan:
     def _source(self, stage: StageState, name: str, instruction: Instruction, *, copy: bool) -> None:
         if name in stage.sources:
             return
-        span = instruction.at.span
         table = self.build.table
         if copy and name.isascii() and name.isdigit():
             index = int(name[:9])
             if index >= len(table.stages):
-                raise UnknownStage(f"invalid stage index {index}", spans=(span,))
+                raise UnknownStage(f"invalid stage index {index}", at=instruction.at, part=value_of("from"))
             stage.sources[name] = self._stage(table.stages[index])
             return
         found = table.earlier(name, stage.stage.number) or table.later(name, stage.stage.number)
@@ -295,84 +298,16 @@ class Plan:
             self._outside(found)
         return found
 
-    def _check_cycles(self) -> None:
-        """Stages that need each other; every one of them is shown (FRM-08)."""
-        done: set[int] = set()
-        for start in self.order:
-            path: list[StageState] = []
-            stack: list[tuple[StageState, bool]] = [(start, False)]
-            on_path: set[int] = set()
-            while stack:
-                stage, leaving = stack.pop()
-                if leaving:
-                    path.pop()
-                    on_path.discard(id(stage))
-                    done.add(id(stage))
-                    continue
-                if id(stage) in on_path:
-                    raise _circular(path[path.index(stage) :])
-                if id(stage) in done:
-                    continue
-                path.append(stage)
-                on_path.add(id(stage))
-                stack.append((stage, True))
-                needs = [*stage.sources.values(), *([stage.base] if stage.base else [])]
-                stack.extend((need, False) for need in needs)
 
-    def _check_order(self) -> None:
-        """A stage is used only after it is defined (CPY-03, MNT-05)."""
-        for stage in self.order:
-            for instruction in stage.instructions:
-                late = [
-                    name
-                    for name in _names(instruction)
-                    if name in stage.sources and not _before(stage.sources[name], stage)
-                ]
-                if not late or stage.replaced is not None:
-                    continue
-                name = late[0]
-                if isinstance(instruction, Run):
-                    target = mount_target(instruction.mounts[instruction.mount_sources.index(name)])
-                    message = (
-                        f'cannot mount from stage "{name}" to "{target}", '
-                        "stage needs to be defined before current command"
-                    )
-                else:
-                    message = (
-                        f'cannot copy from stage "{name}", '
-                        f'it needs to be defined before current stage "{stage.stage.label}"'
-                    )
-                raise UnknownStage(message, spans=(instruction.at.span,))
-
-
-def _circular(circle: list[StageState]) -> CircularStages:
-    """The error for stages each of which needs the next, and the last the first: told from where the file
-    begins to go wrong, with the line of every need.
-    """
-    first = min(range(len(circle)), key=lambda index: circle[index].stage.number)
-    circle = circle[first:] + circle[:first]
-    spans = [_need(one, other) for one, other in zip(circle, [*circle[1:], circle[0]], strict=True)]
-    message = f"circular dependency detected on stage: {circle[0].stage.label}"
-    return CircularStages(message, spans=tuple(dict.fromkeys(spans)))
-
-
-def _need(stage: StageState, other: StageState) -> Span:
-    """The line by which ``stage`` needs ``other``."""
-    if stage.base is not other:
-        for instruction in stage.instructions:
-            if any(stage.sources.get(name) is other for name in _names(instruction) if name):
-                return instruction.at.span
-    return stage.stage.base.at.span
-
-
-def _names(instruction: Instruction) -> tuple[str, ...]:
-    if isinstance(instruction, Copy):
-        return (instruction.from_,)
-    return instruction.mount_sources if isinstance(instruction, Run) else ()
-
-
-def _before(one: StageState, other: StageState) -> bool:
-    return one.auto or one.stage.number < other.stage.number
+def _image_part(base: From) -> Part:
+    """Where a FROM line names its image, or what an instruction other than FROM has in its place."""
+    match base.at.typed.lower():
+        case "from":
+            return argument(0)
+        case "run":
+            return Part("field-value", -1, "from", text=base.image)
+        case _:
+            return value_of("from")
 
 
 def _at(instruction: Instruction, span: Span) -> Instruction:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from builder.frontend.errors import suggestion
+from builder.frontend.instructions import Origin
 from builder.frontend.lint import Linter
-from builder.frontend.source import Span
+from builder.frontend.parts import Part
 
 MAX_PORT = 65535
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
-def container_ports(text: str, linter: Linter, span: Span) -> list[str]:
-    """The ``port/proto`` keys that ``[[ip:]host:]port[-range][/proto]`` stands for; raises ValueError."""
+def container_ports(text: str, linter: Linter, at: Origin, part: Part) -> list[str]:
+    """The ``port/proto`` keys that ``[[ip:]host:]port[-range][/proto]`` stands for; raises ValueError.
+
+    Lint findings are about ``part`` of the instruction.
+    """
     rest, _, proto = text.partition("/")
     lowered = proto.lower() or "tcp"
     if proto != proto.lower():
         message = f"Defined protocol '{proto}' in EXPOSE instruction should be lowercase"
-        linter.report("ExposeProtoCasing", span, message)
+        linter.report("ExposeProtoCasing", at, message, part=part)
     address, host, container = _split(rest)
     if not container:
         raise ValueError(f'invalid port: "{text}": no port specified')
@@ -34,7 +38,7 @@ def container_ports(text: str, linter: Linter, span: Span) -> list[str]:
             )
     if address or host:
         message = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{text}'"
-        linter.report("ExposeInvalidFormat", span, message)
+        linter.report("ExposeInvalidFormat", at, message, part=part)
     return [f"{port}/{lowered}" for port in range(first, last + 1)]
 
 

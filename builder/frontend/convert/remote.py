@@ -9,6 +9,7 @@ from builder.frontend.convert.graph import Draft
 from builder.frontend.convert.state import StageState
 from builder.frontend.gitref import GitRef, parse_git_ref, pinned
 from builder.frontend.instructions import Add
+from builder.frontend.parts import Part, text, value_of
 from builder.frontend.redact import redact
 from builder.llb.ops import SourceOp
 
@@ -37,11 +38,12 @@ def http_source(stage: StageState, instruction: Add, url: str, checksum: str) ->
     try:
         filename = url_filename(url)
     except ValueError as error:
-        raise stage.fail(f"invalid URL {url}: {error}", instruction) from error
+        raise stage.fail(f"invalid URL {url}: {error}", instruction, part=text(url)) from error
     attrs = [("http.filename", filename)]
     if checksum:
         if not _is_digest(checksum):
-            raise stage.fail(f"invalid checksum {checksum}: want sha256:<64 hex digits>", instruction)
+            message = f"invalid checksum {checksum}: want sha256:<64 hex digits>"
+            raise stage.fail(message, instruction, part=value_of("checksum"))
         attrs.insert(0, ("http.checksum", checksum))
     op = SourceOp(identifier=url, attrs=tuple(attrs))
     return Draft(op, meta=stage.meta(redact(url), instruction)), filename
@@ -59,9 +61,11 @@ def git_source(stage: StageState, instruction: Add, url: str, checksum: str) -> 
     assert found is not None
     keep = instruction.keep_git_dir
     if keep is not None and found.keep_git_dir is not None and keep != found.keep_git_dir:
-        raise stage.fail("inconsistent keep-git-dir configuration", instruction)
+        part = Part("flag", name="keep-git-dir")
+        raise stage.fail("inconsistent keep-git-dir configuration", instruction, part=part)
     if checksum and found.checksum and checksum != found.checksum:
-        raise stage.fail(f'checksum mismatch "{checksum}" != "{found.checksum}"', instruction)
+        message = f'checksum mismatch "{checksum}" != "{found.checksum}"'
+        raise stage.fail(message, instruction, part=value_of("checksum"))
     if keep is not None:
         found = replace(found, keep_git_dir=keep)
     if checksum:

@@ -29,8 +29,8 @@ def convert_run(stage: StageState, instruction: Run) -> None:
     inputs = Inputs()
     root = Mount(dest="/", input=inputs.position(stage.onto()), output=0)
     mounts = RunMounts(stage, instruction, inputs)
-    for text, source in zip(instruction.mounts, instruction.mount_sources, strict=True):
-        mounts.add(text, source)
+    for index, text in enumerate(instruction.mounts):
+        mounts.add(index, text, instruction.mount_sources[index])
     if script is not None:
         mounts.put(Mount(dest=PIPES, input=inputs.position(script), readonly=True))
     options = stage.build.options

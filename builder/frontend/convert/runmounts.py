@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from builder.frontend.convert.graph import Draft, Inputs, Tree, file_op
 from builder.frontend.convert.state import StageState, Wanted
-from builder.frontend.errors import BadFlag
+from builder.frontend.errors import BadFlag, DockerfileError
 from builder.frontend.instructions import Run
-from builder.frontend.mounts import MountSpec, parse_mount
+from builder.frontend.mounts import MountSpec, locate_mount, parse_mount
+from builder.frontend.parts import field
 from builder.frontend.paths import absolute, base_name, clean
 from builder.llb.definition import VertexMeta
 from builder.llb.ops import ChownOpt, MkDir, Mount, SecretEnv, Sharing, UserOpt
@@ -26,11 +27,11 @@ class RunMounts:
         self._agents = 0
         self._mounts: list[Mount] = []
 
-    def add(self, text: str, source: str) -> None:
-        """One ``--mount``; raises BadFlag with the instruction's lines."""
-        span = self.instruction.at.span
+    def add(self, index: int, text: str, source: str) -> None:
+        """One ``--mount``, the ``index``-th of its instruction; raises DockerfileError."""
+        at = self.instruction.at
         try:
-            spec = parse_mount(text, lambda value: self.stage.expand(value, span))
+            spec = parse_mount(text, lambda value: self.stage.expand(value, at))
             match spec.type:
                 case "secret":
                     self._secret(spec)
@@ -42,8 +43,8 @@ class RunMounts:
                     self._cache(spec, source)
                 case _:
                     self._bind(spec, source)
-        except BadFlag as error:
-            error.spans = error.spans or (span,)
+        except DockerfileError as error:
+            locate_mount(error, index)
             raise
 
     def put(self, mount: Mount) -> None:
@@ -58,7 +59,7 @@ class RunMounts:
         """MNT-04."""
         target = absolute(self.stage.workdir, spec.target)
         if target == "/":
-            raise BadFlag(f'invalid mount target "{spec.target}"')
+            raise BadFlag(f'invalid mount target "{spec.target}"', part=field("target"))
         return target
 
     def _origin(self, spec: MountSpec, source: str, selector: str) -> Tree:

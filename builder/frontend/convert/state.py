@@ -9,10 +9,12 @@ from builder.errors import PybuildError, SolveError
 from builder.frontend.convert.graph import Draft, Tree, file_op
 from builder.frontend.convert.types import ConvertOptions, NamedContext, ResolvedImage, Resolver
 from builder.frontend.declared import no_value_hint, undeclared_hint
-from builder.frontend.errors import DockerfileError, ExpansionProblem, InvalidInstruction, suggestion
-from builder.frontend.instructions import Add, Arg, Instruction
+from builder.frontend.errors import DockerfileError, InvalidInstruction, suggestion
+from builder.frontend.instructions import Add, Arg, Instruction, Origin
 from builder.frontend.lint import Linter
 from builder.frontend.parser import Dockerfile
+from builder.frontend.parts import Part
+from builder.frontend.parts import text as part_of
 from builder.frontend.paths import for_platform
 from builder.frontend.platformargs import NON_ENV_ARGS, proxy_env
 from builder.frontend.redact import redact
@@ -258,7 +260,7 @@ class StageState:
         try:
             return for_platform(text, self.platform.os)
         except ValueError as error:
-            raise self.fail(str(error), instruction) from error
+            raise self.fail(str(error), instruction, part=part_of(text)) from error
 
     @property
     def shell(self) -> tuple[str, ...]:
@@ -270,34 +272,26 @@ class StageState:
         """Triggers of the base first, then the stage's own (ONB-02)."""
         return (*self.triggers, *self.stage.instructions)
 
-    def expand(self, text: str, span: Span, **modes: bool) -> str:
-        """Expand one word with the stage's environment; unknown variables are linted."""
+    def expand(self, text: str, at: Origin, **modes: bool) -> str:
+        """Expand one word with the stage's environment; unknown variables are linted.
+
+        What an unknown base may have set stays as typed. Raises ExpansionProblem.
+        """
         if is_plain(text, self.build.escape):
             return text
-        found = self.try_expand(text, span, **modes)
-        if found.unmatched:
-            self.lint_unmatched(found, span)
-        return found.text
-
-    def try_expand(self, text: str, span: Span, **modes: bool) -> Expanded:
-        """Expand without lint; an error gets the instruction's lines.
-
-        What an unknown base may have set stays as typed.
-        """
         if self.unknown_base:
             modes["skip_unset"] = True
-        try:
-            return expand(text, self.env, self.build.escape, **modes)
-        except ExpansionProblem as error:
-            error.spans = error.spans or (span,)
-            raise
+        found = expand(text, self.env, self.build.escape, **modes)
+        if found.unmatched:
+            self.lint_unmatched(found, at)
+        return found.text
 
-    def lint_unmatched(self, found: Expanded, span: Span) -> None:
+    def lint_unmatched(self, found: Expanded, at: Origin) -> None:
         """LNT-20: declared arguments without a value are fine; so is all that an unknown base may set.
 
         What each of them may be the reason for is kept for errors (``BuildState.unset``).
         """
-        known = self.args.keys()
+        known, span = self.args.keys(), at.span
         reasons = [no_value_hint(name) for name in sorted(found.unmatched & known)]
         for name in sorted(found.unmatched - known - NON_ENV_ARGS):
             hint = undeclared_hint(self.build.table, name, span, self.stage)
@@ -305,7 +299,7 @@ class StageState:
                 continue
             names = (*self.env, *known)
             reasons.append(hint or f"${name} is not set here{suggestion(name, names)}")
-            self.build.linter.undefined_variable(name, names, span, hint)
+            self.build.linter.undefined_variable(name, names, at, hint)
         if reasons:
             before = self.build.unset.get(span)
             self.build.unset[span] = "; ".join(dict.fromkeys([before, *reasons] if before else reasons))
@@ -341,9 +335,11 @@ class StageState:
             resources=self.build.options.resources,
         )
 
-    def fail(self, message: str, instruction: Instruction, *, hint: str | None = None) -> InvalidInstruction:
-        """The error to raise when an instruction cannot be carried out."""
-        return InvalidInstruction(message, spans=(instruction.at.span,), hint=hint)
+    def fail(
+        self, message: str, instruction: Instruction, *, part: Part | None = None, hint: str | None = None
+    ) -> InvalidInstruction:
+        """The error to raise when an instruction cannot be carried out, for ``part`` of it."""
+        return InvalidInstruction(message, at=instruction.at, part=part, hint=hint)
 
 
 def displayable(text: str) -> str:
@@ -353,11 +349,12 @@ def displayable(text: str) -> str:
     return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
-def locate(error: PybuildError, instruction: Instruction) -> None:
-    """Say in ``error`` which instruction it belongs to, if it does not know."""
+def locate(error: PybuildError, instruction: Instruction, part: Part) -> None:
+    """Say in ``error`` which instruction it belongs to, and which part of it, if it does not know."""
     span = instruction.at.span
     if isinstance(error, DockerfileError):
-        error.spans = error.spans or (span,)
+        error.part = error.part or part
+        error.locate(instruction.at)
     elif isinstance(error, SolveError):
         if not error.filename:
             error.filename, error.first_line, error.last_line = span.filename, span.start, span.end

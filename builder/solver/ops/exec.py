@@ -157,7 +157,11 @@ def _spec(
         FileMount(
             target="/etc/resolv.conf",
             data=resolv_conf(
-                host_resolv_conf(), isolated=network.mode != "host", **env.dns._asdict()
+                host_resolv_conf(),
+                isolated=network.mode != "host",
+                dns=env.dns.dns,
+                search=env.dns.search,
+                options=env.dns.options,
             ).encode(),
             mode=0o644,
         ),

@@ -128,7 +128,7 @@ def test_without_a_frontend_a_definition_is_read(command: Runner, tmp_path: Path
     (tmp_path / "file.llb").write_bytes(definition)
     command.run("build", f"--llb={tmp_path / 'file.llb'}", "-o", tmp_path / "named", "--progress=quiet")
     assert (tmp_path / "named/inline").read_text() == "text\n"
-    assert "is empty" in command.run("build", stdin=b"", status=2).err
+    assert "standard input is empty" in command.run("build", stdin=b"", status=2).err
     assert "requires 1 argument" in command.run("build", status=2).err
     assert "definition" in command.run("build", stdin=b"FROM scratch\n", status=None).err
 

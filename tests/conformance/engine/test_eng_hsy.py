@@ -372,7 +372,7 @@ def test_the_archive_is_an_oci_layout(lab: Lab) -> None:
     assert entry["annotations"]["vnd.buildkit.history.reference"] == record(lab).ref
     manifest = json.loads(blob(entry))
     assert json.loads(blob(manifest["config"]))["ref"] == record(lab).ref
-    wire, log, definition, _trace = manifest["layers"]
+    wire, log, definition, _trace, _provenance = manifest["layers"]
     assert dict(fields(blob(wire)))[1] == record(lab).ref.encode()
     assert list(Frames().feed(blob(log))) == logged(lab, record(lab))
     assert b"echo archive" in blob(definition)

@@ -142,12 +142,12 @@ def test_a_trace_of_what_is_gone_or_runs(lab: Lab) -> None:
     lab.build(lab.context(), "FROM busybox\nRUN echo trace-gone\n")
     found = history.find(lab.store)
     history.remove(lab.store, [found.ref])
-    assert not lab.store.builds.attach(found.ref, "trace", b"{}")
+    assert not lab.store.builds.attach(found.ref, {"trace": b"{}"})
     assert not Path(lab.store.builds.directory(found.ref)).exists()
     lab.store.builds.add("runs", {})
     with pytest.raises(PybuildError, match="running"):
         history.trace(lab.store, history.find(lab.store, "runs"))
-    assert not lab.store.builds.attach("runs", "trace", b"{}")
+    assert not lab.store.builds.attach("runs", {"trace": b"{}"})
     lab.store.builds.finish("runs", "completed", {})
     with pytest.raises(PybuildError, match="has no trace"):
         history.trace(lab.store, history.find(lab.store, "runs"))
