@@ -65,7 +65,8 @@ class SolveError(PybuildError):
 
     ``vertex_name`` is the step's display name; ``filename``, ``first_line`` and ``last_line`` (1-based) say
     where in the Dockerfile it stands and ``source_lines`` holds that file, once ``builder.build`` has filled
-    them in. ``warnings`` are what was found odd in that file.
+    them in; ``range`` is the word that the failure is about, to line and column, if it is about one.
+    ``warnings`` are what was found odd in that file.
     """
 
     code = "solve-failed"
@@ -73,6 +74,7 @@ class SolveError(PybuildError):
     first_line: int = 0
     last_line: int = 0
     source_lines: tuple[str, ...] = ()
+    range: Any = None
     warnings: tuple[Any, ...] = ()
 
     def __init__(

@@ -13,6 +13,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from builder import containers as cases
+from builder.cache.reserve import given_up
 from builder.cache.store import Store
 from pybuild._context import Tree, tar_of
 from pybuild._run_options import Words, env_entries, words
@@ -106,7 +107,8 @@ class Container:
 
     def remove(self, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it; a running one only with ``force``."""
-        cases.remove(self._store, self.id, force=force, volumes=volumes)
+        with given_up(str(self._store.root)):
+            cases.remove(self._store, self.id, force=force, volumes=volumes)
 
     def exec(  # the name of the verb
         self,

@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from builder import images as cases
+from builder.cache.reserve import given_up
 from builder.cache.store import Store
 from builder.oci.platform import Platform
 from builder.registry.hosts import RegistryConfig
@@ -73,7 +74,8 @@ class Images:
 
     def remove(self, ref: str, *, force: bool = False) -> tuple[str, ...]:
         """Remove a name, and the image with its last one; what was done, as ``rmi`` says it."""
-        return tuple(map(str, cases.remove(self._store, ref, force=force)))
+        with given_up(str(self._store.root)):
+            return tuple(map(str, cases.remove(self._store, ref, force=force)))
 
     def save(
         self,

@@ -28,6 +28,7 @@ Kinds of failure: ``setup`` (a system call), ``not-found``, ``not-executable``, 
 from __future__ import annotations
 
 import _socket
+import errno
 import marshal
 import os
 import struct
@@ -79,15 +80,21 @@ def send(sock: _Socket, message: Message, fds: tuple[int, ...] = ()) -> None:
 
 
 def receive(sock: _Socket) -> tuple[Message, tuple[int, ...]] | None:
-    """Receive one message and its descriptors (close-on-exec); None at end of file."""
+    """Receive one message and its descriptors (close-on-exec); None at end of file. OSError if there is no
+    room for these.
+    """
     room = _socket.CMSG_SPACE(_MAX_FDS * 4)
     try:
-        data, ancillary, _, _ = sock.recvmsg(_INLINE_BYTES + 1, room, _socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = sock.recvmsg(_INLINE_BYTES + 1, room, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
     fds: tuple[int, ...] = ()
     for _, _, raw in ancillary:
         fds += struct.unpack(f"{len(raw) // 4}i", raw[: len(raw) // 4 * 4])
+    if flags & _socket.MSG_CTRUNC:  # this process may open no more
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     if not data:
         return None
     payload = data[1:]

@@ -28,6 +28,12 @@ def raise_limit() -> None:
     _original = soft
 
 
+def room(kept: int, each: int) -> int:
+    """For how many things there is room that open ``each`` files, with ``kept`` for all else; at least 1."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 20 if soft == resource.RLIM_INFINITY else max(1, (soft - kept) // each)
+
+
 def environment() -> dict[str, str]:
     """What a process that will start containers has to be told; nothing when nothing was raised."""
     return {_VARIABLE: str(_original)} if _original else {}

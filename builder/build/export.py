@@ -14,6 +14,7 @@ from builder.build.phases import Phase, phase
 from builder.build.squash import squashed
 from builder.cache.store import Store
 from builder.exporter.run import VERTEX_NAMES, export
+from builder.exporter.sources import Absent
 from builder.exporter.steps import Steps
 from builder.exporter.times import rfc3339
 from builder.exporter.types import BuiltImage, ExportResult, LayerRef, OutputSpec
@@ -40,11 +41,13 @@ def export_all(
     inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]] = lambda _: (),
     beside: Callable[[], None] = lambda: None,
     explicit: bool = False,
+    absent: Absent | None = None,
 ) -> list[ExportResult]:
     """Write every output in order; with ``squash`` one layer is added to the base.
 
     ``inline`` says what caches go into the configs of images. Pushes wait until all outputs are written; then
-    ``beside`` runs at the same time (EXP-13). ``explicit`` says that the user named the platforms.
+    ``beside`` runs at the same time (EXP-13). ``explicit`` says that the user named the platforms. ``absent``
+    has the layers below the images that may not be here.
 
     Raises ExportError, StoreError, RegistryError, Cancelled.
     """
@@ -58,6 +61,7 @@ def export_all(
         squash=squash,
         inline=inline,
         explicit=explicit,
+        absent=absent,
     )
     results: list[ExportResult] = []
     with ExitStack() as waiting:
@@ -89,6 +93,7 @@ class _Exporting:
     squash: bool
     inline: Callable[[Sequence[BuiltImage]], Sequence[str | None]]
     explicit: bool
+    absent: Absent | None
     pushes: list[Callable[[], None]] = field(default_factory=list)
 
     def one(self, spec: OutputSpec, step: Phase) -> ExportResult:
@@ -115,6 +120,7 @@ class _Exporting:
             registry=self.registry,
             inline_cache=texts,
             later=self.pushes,
+            absent=self.absent,
         )
         if spec.type == "image" and spec.unpack and spec.store:
             self._unpack(result, step)
@@ -175,12 +181,12 @@ def _layers(store: Store, maker: LayerMaker, image: BuiltImage, spec: OutputSpec
     Their times are those of their snapshots, so that a cached build gives the same image again.
     """
     if image.snapshot is None:
-        return ()
-    base_layers = len(image.config.diff_ids)
+        return image.below
+    base_layers = len(image.config.diff_ids) - len(image.below)
     infos = list(reversed(store.snapshots.chain(image.snapshot)))
     for info in infos:
         maker.want(info.id)
-    refs: list[LayerRef] = []
+    refs = list(image.below)
     clamp_s = LayerOptions.of(spec).clamp_s
     for number, info in enumerate(infos):
         layer = maker.layer(info.id)
@@ -196,7 +202,7 @@ def _layers(store: Store, maker: LayerMaker, image: BuiltImage, spec: OutputSpec
 
             (ref,) = rewrite_layers(store, (ref,), clamp_s, level=spec.compression_level)
         refs.append(ref)
-    if clamp_s is None and not spec.buildkit_layers:  # else the layers say less than the trees
+    if clamp_s is None and not (spec.buildkit_layers or image.below):  # else trees and layers are not alike
         chains = chain_ids(tuple(ref.diff_id for ref in refs))
         note_built(
             store, {chain: info.id for chain, info in zip(chains, infos, strict=True) if not info.chain_id}

@@ -11,6 +11,7 @@ from builder.build.bases import BaseLayers, Original
 from builder.cache.differ import root_change
 from builder.cache.estargz import TOC_ANNOTATION, Unsupported
 from builder.cache.pack import PackedLayer, pack_changes, repack
+from builder.cache.problems import translated
 from builder.cache.restack import layer_changes, origin
 from builder.cache.store import Store
 from builder.cache.tree import View
@@ -232,6 +233,7 @@ def _packed(store: Store, snapshot: str, options: LayerOptions, *, came: bool) -
     diff = (recipe := store.snapshots.recipe(snapshot)) is not None and recipe.kind == "diff"
     lowers = () if diff else store.snapshots.diff_dir(snapshot)[1]
     with (
+        translated("pack a layer"),
         layer_changes(store.snapshots, snapshot) as (found, tree),
         View(lowers, userxattr=store.snapshots.userxattr) as below,
     ):

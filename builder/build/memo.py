@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from builder.build.request import BuildRequest, BuildResult, BuildWarning, Lines
+from builder.cache.names import KEY_VERSION
 from builder.solver.progress import VertexEvent, WarningEvent
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def wants_attestations(request: BuildRequest) -> bool:
 
 def key_of(request: BuildRequest) -> str:
     """Names all of a request that its result depends on; tags, secrets and credentials do not count."""
-    told = [f"{VERSION} {os.uname().machine}", os.path.realpath(request.context)]
+    told = [f"{VERSION} {KEY_VERSION} {os.uname().machine}", os.path.realpath(request.context)]
     if request.dockerfile:
         told.append(os.path.abspath(request.dockerfile))
     told += [

@@ -110,11 +110,15 @@ def explained(conversions: list[Conversion]) -> Iterator[None]:
 
 @contextmanager
 def located(dockerfile: Dockerfile, request: BuildRequest) -> Iterator[None]:
-    """Give a step's failure the text of the file that it points at."""
+    """Give a step's failure the text of the file that it points at, and the word in it."""
     try:
         yield
     except SolveError as error:
         for found in (error, *getattr(error, "failures", ())):
             if isinstance(found, SolveError) and found.filename and not found.source_lines:
                 found.source_lines = _source_lines(dockerfile, request, found.filename)
+                if request.llb is None:
+                    from builder.frontend.failures import failed_range
+
+                    found.range = failed_range(dockerfile, found)
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -24,13 +24,14 @@ from builder.frontend.convert import Conversion, NamedContext, ResolvedImage
 from builder.frontend.convert.epoch import MAIN_CONTEXT
 from builder.frontend.parser import Dockerfile
 from builder.frontend.redact import redact
-from builder.images.resolve import ResolvedBase, stored_image
+from builder.images.resolve import ResolvedBase, fetch_layers, stored_image
 from builder.llb.ops import SourceOp
 from builder.oci.config import ImageConfig
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId
 from builder.oci.platform import Platform, host_platform
 from builder.oci.reference import Reference
+from builder.registry.client import client_for
 from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
@@ -299,6 +300,21 @@ class _StoredBase:
         if lazy:
             return promise_layers(self._store, *self.layers, self._hold)
         return unpack_layers(self._store, *self.layers, self._hold, forward)
+
+    def missing_from(self) -> Reference | None:
+        if self._base.path is not None or not self._base.ref:
+            return None
+        missing = any(not self._store.blobs.has(layer.digest) for layer in self._base.layers)
+        return Reference.parse(self._base.ref) if missing else None
+
+    def fetch_layer(self, layer: Descriptor, on_bytes: Callable[[int], None]) -> None:
+        fetch_layers(
+            self._store,
+            client_for(self._registry),
+            Reference.parse(self._base.ref),
+            [layer],
+            lambda transfer: on_bytes(transfer.current),
+        )
 
     def narrowed(self, op: SourceOp) -> BaseImage:
         base, wanted, limit = self._base, op.attr("image.checksum"), op.attr("image.layerlimit")

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from builder.attest.request import AttestRequest
     from builder.build.attesting import Attesting
     from builder.build.caches import BuildCaches
+    from builder.build.late import LateBases
+    from builder.frontend.convert import Conversion
     from builder.solver import planning
 
 from builder.build.conversion import convert_for
@@ -141,7 +143,8 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
     with ExitStack() as stack:
         makers = _makers(job, outputs, stack, BaseLayers(job.store, resolver.images))
         images: list[BuiltImage] = []
-        env = _env(job, prepared, resolver, makers, outputs)
+        late = _late(job, conversions, resolver) if caches is None else None
+        env = _env(job, prepared, resolver, makers, outputs, late)
         if attesting is not None:
             env = replace(env, on_usage=attesting.on_usage)
         if caches is not None:
@@ -150,6 +153,7 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
             solved = solve_all([conversion.definition for conversion in conversions], env)
         for conversion, platform, result in zip(conversions, platforms, solved, strict=True):
             built = image_of(conversion, platform, result.snapshot)
+            built = built if late is None else replace(built, below=late.below(conversion.definition))
             images.append(built if attesting is None else attesting.add(built, conversion, result, env))
         if caches is not None:
             caches.solved([conversion.definition for conversion in conversions], env.sources)
@@ -167,6 +171,7 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
             inline=caches.inline_texts if caches is not None else lambda _: (),
             beside=partial(_export_caches, caches, makers, LayerOptions.of(outputs[0]), cached),
             explicit=bool(request.platforms),
+            absent=late,
         )
     metadata = {**metadata_of(results), **cached}
     sources = cast("BuildSources", env.sources)
@@ -244,12 +249,24 @@ def _caches(job: Job, resolver: BuildResolver) -> BuildCaches | None:
     )
 
 
+def _late(job: Job, conversions: list[Conversion], resolver: BuildResolver) -> LateBases | None:
+    """The base images whose layers are not fetched; None in a build that has to have all."""
+    if not job.request.outputs or job.request.squash or job.request.llb is not None:
+        return None
+    from builder.build.late import late_bases, only_pushed
+
+    if not only_pushed(job.outputs, job.attest):
+        return None
+    return late_bases([conversion.definition for conversion in conversions], resolver.images)
+
+
 def _env(
     job: Job,
     prepared: PreparedContext,
     resolver: BuildResolver,
     makers: dict[LayerOptions, LayerMaker],
     outputs: tuple[OutputSpec, ...],
+    late: LateBases | None,
 ) -> SolveEnv:
     def on_planned(nodes: planning.Nodes) -> None:
         for told in job.on_planned:
@@ -271,6 +288,7 @@ def _env(
             locals=locals_,
             images=resolver.images,
             remote=resolver.remote,
+            late=late.sources if late is not None else frozenset(),
         ),
         executor=job.machine.executor,
         networks=job.machine.networks,

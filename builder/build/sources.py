@@ -19,6 +19,7 @@ from builder.oci.canonical import canonical_json
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import ChainId, DiffId, Digest, chain_ids
 from builder.oci.platform import Platform
+from builder.oci.reference import Reference
 from builder.solver.cancel import Cancel
 from builder.solver.reporter import Reporter
 from builder.sources.local import LocalContext
@@ -45,6 +46,14 @@ class BaseImage(Protocol):
 
     def unpack(self, reporter: Reporter, cancel: Cancel, *, lazy: bool = False) -> str | None:
         """The committed snapshot of its tree, fetched if need be, and unpacked unless ``lazy``."""
+        ...
+
+    def missing_from(self) -> Reference | None:
+        """The name by which a registry has its layers; None when all are here, or come from elsewhere."""
+        ...
+
+    def fetch_layer(self, layer: Descriptor, on_bytes: Callable[[int], None]) -> None:
+        """Bring one layer into the store. Raises RegistryError, DigestMismatch."""
         ...
 
     def narrowed(self, op: SourceOp) -> BaseImage:
@@ -83,6 +92,8 @@ class BuildSources:
     remote: Callable[[SourceOp], RemoteSource]
     selections: list[tuple[str, str, tuple[str, ...], bool, str]] = field(default_factory=list)
     """What was selected from local contexts: source, selector, prefixes, wildcard, content digest."""
+    late: frozenset[tuple[SourceOp, Platform | None]] = frozenset()
+    """Images that are empty trees for this build: their layers go below its result (see ``late``)."""
     _remotes: dict[SourceOp, RemoteSource] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -132,7 +143,8 @@ class BuildSources:
         image = self._image(op, platform)
         if image is not None:
             reporter.status(f"resolve {op.identifier.partition('://')[2]}", done=True)
-            return keys.source_key("image", str(image.chain_id or "scratch"))
+            kind = "layers-above" if (op, platform) in self.late else "image"
+            return keys.source_key(kind, str(image.chain_id or "scratch"))
         return keys.source_key("remote", self._remote(op).identity(reporter))
 
     def base_digests(self, op: SourceOp, platform: Platform | None, reporter: Reporter) -> tuple[str, ...]:
@@ -157,7 +169,11 @@ class BuildSources:
         *,
         lazy: bool = False,
     ) -> str | None:
-        """Unpack an image, check out a repository, download a file; None for an image without layers."""
+        """Unpack an image, check out a repository, download a file; None for an image without layers, and for
+        a late one.
+        """
+        if (op, platform) in self.late:
+            return None
         image = self._image(op, platform)
         for _ in range(_TRIES):
             snapshot = (

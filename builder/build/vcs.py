@@ -65,7 +65,8 @@ def _revision(git: str) -> str:
 
 def _read(path: str) -> str:
     try:
-        with open(path, "rb") as file:
+        # Without waiting: what somebody made a named pipe is taken for empty.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             return file.read(_LIMIT).decode("utf-8", "replace")
     except OSError:
         return ""

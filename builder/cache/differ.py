@@ -74,7 +74,7 @@ def planned_changes(base: View, tree: PlannedTree) -> list[Change]:
     return differ.result()
 
 
-def compare(old: View, new: View, *, untouched_before_ns: int = 0) -> list[Change]:
+def compare(old: SourceTree, new: SourceTree, *, untouched_before_ns: int = 0) -> list[Change]:
     """The changes from one tree to another.
 
     Files whose inode has not changed since ``untouched_before_ns`` (the ctime of something made right after
@@ -101,7 +101,7 @@ def root_change(old: View, new: SourceTree) -> list[Change]:
 
 
 class _Differ:
-    def __init__(self, old: View, new: SourceTree, untouched_before_ns: int = 0) -> None:
+    def __init__(self, old: SourceTree, new: SourceTree, untouched_before_ns: int = 0) -> None:
         self._old, self._new = old, new
         self._untouched_before_ns = untouched_before_ns
         self._found: list[Change] = []

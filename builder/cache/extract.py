@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from builder.cache.compression import Decompressor, InflateLimits, Readable
+from builder.cache.problems import at_entry
 from builder.cache.readahead import ReadAhead
 from builder.cache.tarfields import BadArchive
 from builder.cache.tarread import Entry, TarReader
@@ -31,6 +32,7 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _AUFS = ".wh..wh."
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_OF_THE_MACHINE = {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,4 +381,6 @@ def _explain(entry: Entry, error: OSError) -> PybuildError:
         return TreeError(
             f"{entry.name!r}: cannot make this {entry.kind}: {error.strerror}", code="not-permitted"
         )
+    if error.errno in _OF_THE_MACHINE:
+        return at_entry(error, f"unpack {entry.name!r}")
     return BadArchive(f"{entry.name!r}: cannot make this {entry.kind}: {error.strerror or error}")

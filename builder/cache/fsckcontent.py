@@ -19,6 +19,7 @@ from builder.oci.manifest import MAX_DOCUMENT_BYTES, Manifest, parse_document
 if TYPE_CHECKING:
     from builder.cache.db import Database
     from builder.cache.fsck import Finding
+    from builder.oci.descriptor import Descriptor
 
 _CHUNK = 1 << 20
 _MAX_NESTING = 4
@@ -133,7 +134,7 @@ def _name_of(entry: dict[str, Any]) -> str | None:
 
 
 def _complete(root: str, digest: str, known: set[str], nesting: int = 0) -> Iterator[Finding]:
-    """What a manifest names is there; of an index, images for other platforms may be missing."""
+    """What a manifest names is there; of an index, images for other platforms may lack what they name."""
     path = blob_path(digest)
     if digest not in known:
         yield _finding("image-incomplete", path, "is the manifest of an image and is not there")
@@ -147,13 +148,23 @@ def _complete(root: str, digest: str, known: set[str], nesting: int = 0) -> Iter
         yield _finding("image-manifest", path, f"cannot be read as a manifest: {error}")
         return
     if not isinstance(document, Manifest):
-        for item in document.manifests:
-            if str(item.digest) in known and nesting < _MAX_NESTING:
-                yield from _complete(root, str(item.digest), known, nesting + 1)
+        parts = [
+            (item, tuple(_complete(root, str(item.digest), known, nesting + 1)))
+            for item in document.manifests
+            if str(item.digest) in known and nesting < _MAX_NESTING
+        ]
+        whole = any(not found for item, found in parts if not _is_note(item))
+        for _, found in parts:
+            yield from (one for one in found if not whole or one.code != "image-incomplete")
         return
     for item in (document.config, *document.layers):
         if str(item.digest) not in known and not item.urls:
             yield _finding("image-incomplete", path, f"names {item.digest}, which is not there")
+
+
+def _is_note(entry: Descriptor) -> bool:
+    """Whether an entry of an index is about an image and no image."""
+    return entry.platform is not None and entry.platform.os == "unknown"
 
 
 def _still(db: Database, table: str, column: str, value: str) -> bool:

@@ -21,6 +21,8 @@ from builder.cache.history import INPUTS, forget_inputs
 from builder.cache.limits import Policy, default_policies, disk, keep_target
 from builder.cache.logs import remove_logs
 from builder.cache.mirrors import delete_mirror
+from builder.cache.names import base36
+from builder.cache.snapshotrows import BUILT_AS, CHAIN_OF, SAME_LAYER
 from builder.cache.trash import empty_trash, forget_record, remove_gone, trash_blobs, trash_snapshots
 from builder.cache.usage import Kept, Measured, UsageRow, look, measure
 
@@ -214,5 +216,16 @@ def _forget_leftovers(store: Store) -> None:
         ).fetchall()
         for (key,) in rows:
             forget_record(tx, key)
+        kept = _about_trees(tx)
         tx.execute("DELETE FROM docs WHERE kind<>?", (INPUTS,))
+        tx.executemany("INSERT INTO docs(kind, key, data, used_ns) VALUES(?,?,?,?)", kept)
         forget_inputs(tx)
+
+
+def _about_trees(tx: sqlite3.Connection) -> list[tuple[str, str, bytes, int]]:
+    """Documents that say of trees which are still there what they are, so that none is made again."""
+    there = {base36(number) for (number,) in tx.execute("SELECT id FROM snapshots")}
+    sql = "SELECT kind, key, data, used_ns FROM docs WHERE kind=?"
+    rows = [row for kind in (CHAIN_OF, SAME_LAYER) for row in tx.execute(sql, (kind,)) if row[1] in there]
+    built = tx.execute(sql, (BUILT_AS,))
+    return rows + [row for row in built if base36(int(row[2])) in there]

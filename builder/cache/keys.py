@@ -13,13 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from builder.cache.names import KEY_VERSION as KEY_VERSION
 from builder.llb.definition import encode_op
 from builder.llb.ops import EMPTY, Copy, ExecOp, FileOp, Mount, Op
 from builder.oci.canonical import canonical_json
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
-
-KEY_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from builder.cache.problems import translated
 from builder.cache.removal import discard_path
 from builder.cache.restack import layer_changes, restack
 from builder.cache.stacks import snapshot_gone
+from builder.cache.tree import View
 from builder.cache.types import Active, Recipe, SnapshotInfo
 from builder.errors import BlobMissing
 
@@ -107,7 +108,11 @@ def _fill(store: Store, info: SnapshotInfo, active: Active) -> None:
     if recipe is None:
         raise snapshot_gone(info.id)
     if recipe.kind != "image":
-        with layer_changes(store.snapshots, info.id) as (found, tree):
+        with (
+            translated("make the tree of a merge"),
+            layer_changes(store.snapshots, info.id, mounted=True) as (found, tree),
+        ):
+            assert isinstance(tree, View)
             restack(found, tree, active)
         if recipe.kind == "layer" and recipe.source is not None:
             store.snapshots.share_layers(recipe.source, info.id)
@@ -116,7 +121,10 @@ def _fill(store: Store, info: SnapshotInfo, active: Active) -> None:
 
     layer = store.snapshots.any_layer(info.id)
     if layer is None or not store.blobs.has(layer[1].digest):
-        raise BlobMissing(f"the layer of snapshot {info.id} is not in the store", hint="pull the image again")
+        raise BlobMissing(
+            f"the layer of snapshot {info.id} is not in the store",
+            hint="pull the image again, or build with --no-cache",
+        )
     apply_layer(store, active, layer[1], layer[0])
 
 

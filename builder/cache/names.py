@@ -1,7 +1,9 @@
-"""How things in the state directory are named on disk."""
+"""How things in the state directory are named on disk, and the version of the keys of results."""
 
 from __future__ import annotations
 
+KEY_VERSION = 2
+"""Part of every cache key and of every name under which something computed of a context is remembered."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from builder.cache.compression import (
 )
 from builder.cache.differ import Change, changes
 from builder.cache.layer import pack
+from builder.cache.problems import at_entry
 from builder.cache.tree import SourceTree, View
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import DiffId, Digest
@@ -97,10 +98,20 @@ def pack_changes(
     clamp_s: int | None = None,
     user_xattrs: bool = True,
 ) -> PackedLayer:
-    """Pack a list of changes whose content is in ``source``."""
+    """Pack a list of changes whose content is in ``source``. Raises StoreError, TreeError."""
+    here = ""
+
+    def told() -> Iterator[Change]:
+        nonlocal here
+        for change in found:
+            here = change.path
+            yield change
 
     def write(stream: _Stream) -> None:
-        pack(found, source, stream.write, clamp_s=clamp_s, user_xattrs=user_xattrs)
+        try:
+            pack(told(), source, stream.write, clamp_s=clamp_s, user_xattrs=user_xattrs)
+        except OSError as error:
+            raise at_entry(error, f'pack "/{here}" into a layer') from error
 
     return _packed(blobs, write, compression, level)
 

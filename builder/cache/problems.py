@@ -15,7 +15,15 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_HINT = "free some space (pybuild prune), or put the state directory on a larger disk with --root"
 _PERMISSION_HINT = "run as the user who owns the state directory, or choose another one with --root"
 _READ_ONLY_HINT = "the state directory is on a read-only file system: choose another one with --root"
-_FILES_HINT = "raise the limit of open files (ulimit -n)"
+_HINTS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+    errno.EIO: "look at the kernel log: the disk may be failing",
+}
+_ENTRY_HINTS = {
+    errno.ENAMETOOLONG: "make the path shorter in the step that makes it",
+    errno.E2BIG: "its extended attributes are larger than the file system takes",
+}
 
 
 def from_os(error: OSError, doing: str) -> StoreError:
@@ -29,9 +37,14 @@ def from_os(error: OSError, doing: str) -> StoreError:
         return StoreError(message, hint=_READ_ONLY_HINT, code="store-read-only")
     if error.errno in (errno.EACCES, errno.EPERM):
         return StoreError(message, hint=_PERMISSION_HINT, code="store-permission")
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return StoreError(message, hint=_FILES_HINT)
-    return StoreError(message)
+    return StoreError(message, hint=_HINTS.get(error.errno or 0))
+
+
+def at_entry(error: OSError, doing: str) -> StoreError:
+    """The same where ``doing`` names the entry of a tree; the name that the kernel was given is left out."""
+    found = from_os(OSError(error.errno, error.strerror or str(error)), doing)
+    found.hint = found.hint or _ENTRY_HINTS.get(error.errno or 0)
+    return found
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -102,4 +115,4 @@ def _io_error(message: str, path: str) -> StoreError:
         return StoreError(message)
     if free.f_bavail * free.f_frsize < 1 << 20:
         return StoreFull(message, hint=_FULL_HINT)
-    return StoreError(message, hint="look at the kernel log: the disk may be failing")
+    return StoreError(message, hint=_HINTS[errno.EIO])

@@ -7,6 +7,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from builder.cache.problems import translated
 from builder.cache.staging import token
@@ -15,6 +18,36 @@ from builder.errors import StoreError
 _MAX_DEPTH = 64
 _MAX_PASSES = 10_000
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class Freed:
+    """How much space removals gave back."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def add(self, name: str, parent: int | None) -> None:
+        """An entry is about to go; a file that has another name gives nothing back."""
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return
+        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+            self.size += status.st_blocks * 512
+
+
+_freed: ContextVar[Freed | None] = ContextVar("freed", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[Freed]:
+    """What is removed inside, in this thread, is counted."""
+    found = Freed()
+    before = _freed.set(found)
+    try:
+        yield found
+    finally:
+        _freed.reset(before)
 
 
 def remove_tree(path: str) -> None:
@@ -127,14 +160,22 @@ def _open_child(name: str, parent: int) -> int | None:
 
 
 def _unlink(name: str, parent: int | None) -> None:
+    _count(name, parent)
     try:
         os.unlink(name, dir_fd=parent)
     except FileNotFoundError:
         pass
 
 
+def _count(name: str, parent: int | None) -> None:
+    freed = _freed.get()
+    if freed is not None:
+        freed.add(name, parent)
+
+
 def _rmdir(name: str, parent: int | None) -> bool:
     """False when something is in it again: somebody else removes the same tree and moved a deep part up."""
+    _count(name, parent)
     try:
         os.rmdir(name, dir_fd=parent)
     except FileNotFoundError:

@@ -14,13 +14,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.cache.differ import Change, changes, compare, kept_xattrs
+from builder.cache.mergedtree import MergedTree
+from builder.cache.snapshotrows import SAME_LAYER
 from builder.cache.snapshots import SnapshotStore
-from builder.cache.tree import View, split
+from builder.cache.tree import SourceTree, View, split
 from builder.cache.treewriter import Writer
 from builder.cache.types import Active, Recipe
 
@@ -28,16 +30,19 @@ if TYPE_CHECKING:
     from builder.cache.store import Store
 
 FILE = "layer"
-SAME_LAYER = "same-layer"
-"""Documents under the id of a snapshot that was made of another one's layer: the other's id."""
 
 
 @contextmanager
-def layer_changes(snapshots: SnapshotStore, snapshot: str) -> Iterator[tuple[list[Change], View]]:
-    """What the layer of a snapshot says, and the tree that has the content. Raises StoreError."""
+def layer_changes(
+    snapshots: SnapshotStore, snapshot: str, *, mounted: bool = False
+) -> Iterator[tuple[list[Change], SourceTree]]:
+    """What the layer of a snapshot says, and the tree that has the content. Raises StoreError.
+
+    No tree of a merge is made for it; ``mounted``: they may be, and the tree is a ``View``.
+    """
     recipe = snapshots.recipe(snapshot)
     if recipe is not None and recipe.kind != "image":
-        with _unmade(snapshots, recipe) as made:
+        with _unmade(snapshots, recipe, mounted) as made:
             yield made
         return
     own, lowers = snapshots.diff_dir(snapshot)
@@ -56,18 +61,39 @@ def layer_changes(snapshots: SnapshotStore, snapshot: str) -> Iterator[tuple[lis
 
 
 @contextmanager
-def _unmade(snapshots: SnapshotStore, recipe: Recipe) -> Iterator[tuple[list[Change], View]]:
+def _unmade(
+    snapshots: SnapshotStore, recipe: Recipe, mounted: bool
+) -> Iterator[tuple[list[Change], SourceTree]]:
     """The same for a lazy snapshot, which stays as it is."""
     if recipe.kind == "layer" and recipe.source is not None:
-        with layer_changes(snapshots, recipe.source) as made:
+        with layer_changes(snapshots, recipe.source, mounted=mounted) as made:
             yield made
         return
-    userxattr = snapshots.userxattr
-    with (
-        View(snapshots.layers(recipe.lower), userxattr=userxattr) as before,
-        View(snapshots.layers(recipe.source), userxattr=userxattr) as after,
-    ):
+    with ExitStack() as stack:
+        before = _tree(snapshots, recipe.lower, stack, mounted)
+        after = _tree(snapshots, recipe.source, stack, mounted)
         yield compare(before, after), after
+
+
+def _tree(snapshots: SnapshotStore, snapshot: str | None, stack: ExitStack, mounted: bool) -> SourceTree:
+    """The tree of a snapshot, read from what it is made of unless it may be ``mounted``."""
+    layers: list[str] = []
+    while snapshot is not None and not mounted:
+        recipe, info = snapshots.recipe(snapshot), snapshots.get(snapshot)
+        if recipe is None or recipe.kind == "image" or info is None:
+            break
+        layers.append(snapshot)
+        snapshot = info.parent
+    base = stack.enter_context(View(snapshots.layers(snapshot), userxattr=snapshots.userxattr))
+    if not layers:
+        return base
+    merged = MergedTree(base)
+    for layer in reversed(layers):
+        found, source = stack.enter_context(layer_changes(snapshots, layer))
+        merged.add(found, source)
+        if isinstance(source, View):
+            source.close()  # it opens again where it is read
+    return merged
 
 
 def origin(store: Store, snapshot: str) -> str:

@@ -17,6 +17,8 @@ BUILT_AS = "built-as"
 """Documents under the chain id of an image that was built here: the row number of its tree's snapshot."""
 CHAIN_OF = "chain-of"
 """The other way round: documents under the id of such a snapshot."""
+SAME_LAYER = "same-layer"
+"""Documents under the id of a snapshot that was made of another one's layer: the other's id."""
 
 
 def info_of(row: tuple[Any, ...]) -> SnapshotInfo:

@@ -32,6 +32,7 @@ from builder.cache.treepaths import (
     walk_tree,
 )
 from builder.errors import PathNotFound
+from runtime import openfiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class View:
         self._opaque = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
         self._dirs: dict[str, Stack] = {}
         self._fds = 0
+        self._most = len(self.layers) + min(_MAX_FDS, openfiles.room(0, 16))
         self._records: dict[int, ownership.Records] = {}
 
     def close(self) -> None:
@@ -168,7 +170,7 @@ class View:
 
     def _tidy(self) -> None:
         """Close the directories opened longest ago when there are many; only ever before an access."""
-        if self._fds <= _MAX_FDS + len(self.layers):
+        if self._fds <= self._most:
             return
         for path in [path for path in self._dirs if path][: max(1, len(self._dirs) * 3 // 4)]:
             self._forget(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.cache.extract import apply
+from builder.cache.problems import translated
 from builder.cache.treewriter import Writer
 from builder.errors import DigestMismatch, PybuildError
 
@@ -19,9 +20,9 @@ SIZE_DOC = "layer-size"
 
 
 def apply_layer(store: Store, active: Active, layer: Descriptor, diff_id: DiffId) -> None:
-    """Make the layer's changes to the tree of ``active``. Raises DigestMismatch, BlobMissing, BadArchive."""
+    """Make the layer's changes to the tree of ``active``. Raises DigestMismatch, StoreError, BadArchive."""
     writer = Writer(active.upper, active.lowers, userxattr=active.userxattr)
-    with store.blobs.open(layer.digest) as blob, writer:
+    with store.blobs.open(layer.digest) as blob, writer, translated(f"unpack layer {layer.digest}"):
         try:
             result = apply(blob, writer)
         except PybuildError as error:

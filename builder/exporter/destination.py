@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from builder.cache.faults import point
 from builder.errors import ExportError, UsageError
+from builder.pipes import for_writing
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def opened(dest: str, what: str, stdout: BinaryIO | None) -> Iterator[BinaryIO]:
         raise UsageError(f"destination {dest} is a directory", hint=f"name a file for {what}")
     try:
         if found is not None and not stat.S_ISREG(found.st_mode):
-            with path.open("wb") as out:  # a pipe or a device: nothing to replace
+            with open(path, "wb", opener=for_writing) as out:  # a pipe or a device: nothing to replace
                 yield out
             return
         with _replacing(path, found) as out:

@@ -15,6 +15,7 @@ from builder.cache.store import Store
 from builder.errors import ExportError, RegistryError, UsageError
 from builder.exporter import archive, destination
 from builder.exporter.image import assemble, assemble_index, check_annotations
+from builder.exporter.sources import Absent
 from builder.exporter.steps import Steps
 from builder.exporter.times import rfc3339
 from builder.exporter.types import BuiltImage, ExportResult, ImageResult, LayerRef, OutputSpec
@@ -59,12 +60,14 @@ def export(
     now_ns: int | None = None,
     inline_cache: Sequence[str | None] = (),
     later: list[Callable[[], None]] | None = None,
+    absent: Absent | None = None,
 ) -> ExportResult:
     """Write ``images`` (one per platform, in the order asked for) to where ``spec`` says.
 
     ``epoch`` is the build's; the one of ``spec`` wins (RPR-01). ``inline_cache`` goes into the configs, in
-    the order of ``images``. A push is put into ``later``, for when all else has gone well (EXP-13). Raises
-    ExportError, UsageError, StoreError, RegistryError.
+    the order of ``images``. A push is put into ``later``, for when all else has gone well (EXP-13).
+    ``absent`` has the layers that may not be in the store. Raises ExportError, UsageError, StoreError,
+    RegistryError, SolveError.
     """
     import time
 
@@ -89,7 +92,7 @@ def export(
         if spec.push or spec.push_by_digest:
             if not names:
                 raise UsageError("tag is needed when pushing to registry", hint="give a name")
-            push = partial(_push, store, made, spec, names, steps, registry)
+            push = partial(_push, store, made, spec, names, steps, registry, absent)
             push() if later is None else later.append(push)
     else:
         created = rfc3339(epoch * 1_000_000_000 if epoch is not None else now_ns)
@@ -210,6 +213,7 @@ def _push(
     names: Sequence[Reference],
     steps: Steps,
     registry: RegistryConfig,
+    absent: Absent | None,
 ) -> None:
     from builder.exporter.sources import mount_sources, record_source
     from builder.registry.client import client_for
@@ -230,6 +234,10 @@ def _push(
                 note=transfer.note,
             )
 
+        def bring(digest: Digest) -> None:
+            if absent is not None:
+                absent.bring(digest, steps)
+
         with steps.step("pushing layers"), _naming(name):
             push(
                 client_for(config),
@@ -237,7 +245,8 @@ def _push(
                 made.root,
                 store.blobs,
                 by_digest=spec.push_by_digest,
-                mount_from=lambda digest: mount_sources(store, digest),
+                mount_from=lambda digest: mount_sources(store, digest, absent),
+                bring=bring,
                 on_transfer=moved,
             )
         for image in made.images:

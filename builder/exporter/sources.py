@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from builder.cache.store import Store
 from builder.errors import InvalidValue
+from builder.exporter.steps import Steps
 from builder.oci.digest import Digest
 from builder.oci.reference import Reference
 
@@ -12,15 +15,28 @@ _KIND = "blob-source"
 _MAX_SOURCES = 8
 
 
-def mount_sources(store: Store, digest: Digest) -> tuple[Reference, ...]:
-    """Repositories that had the blob, the latest first."""
-    found: list[Reference] = []
+class Absent(Protocol):
+    """Layers of a build's base images that are in a registry and maybe not here (EXP-14)."""
+
+    def origin(self, digest: Digest) -> Reference | None:
+        """The image that has the layer; None for a blob that is none of them."""
+        ...
+
+    def bring(self, digest: Digest, steps: Steps) -> None:
+        """Fetch it into the store, if it is one of them. Raises SolveError."""
+        ...
+
+
+def mount_sources(store: Store, digest: Digest, absent: Absent | None = None) -> tuple[Reference, ...]:
+    """Repositories that had the blob: that of the build's base image, then the latest first."""
+    origin = absent.origin(digest) if absent is not None else None
+    found = {} if origin is None else {origin.name: origin}
     for line in (store.doc(_KIND, str(digest)) or b"").decode("utf-8", "replace").split():
         try:
-            found.append(Reference.parse(line))
+            found.setdefault(line, Reference.parse(line))
         except InvalidValue:
             continue
-    return tuple(found)
+    return tuple(found.values())
 
 
 def record_source(store: Store, digest: Digest, ref: Reference) -> None:

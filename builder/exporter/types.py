@@ -286,7 +286,8 @@ class LayerRef:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltImage:
     """One platform's result. ``snapshot`` is its tree (None = empty); ``base_history`` entries are the
-    base's; ``attestations`` go with it."""
+    base's; ``attestations`` go with it. ``below`` are layers under the tree, which is only what lies on them.
+    """
 
     platform: Platform
     config: ImageConfig
@@ -294,6 +295,7 @@ class BuiltImage:
     snapshot: str | None = None
     base_history: int = 0
     attestations: tuple[Attestation, ...] = ()
+    below: tuple[LayerRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

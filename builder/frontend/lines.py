@@ -6,7 +6,7 @@ Rows LEX-01…11, DIR-01…04 and HDC-01…04. After this room one line is one i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -87,8 +87,8 @@ def _directive_pattern() -> re.Pattern[str]:
     return re.compile(r"#[ \t]*([a-zA-Z][a-zA-Z0-9]*)[ \t]*=[ \t]*(.+?)\s*\Z")
 
 
-def read_directives(source: SourceFile) -> tuple[tuple[str, str, int], ...]:
-    """Name, value and line of each; raises SyntaxProblem."""
+def read_directives(source: SourceFile, raw: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
+    """Name, value and line of each parser directive in the lines ``raw``; raises SyntaxProblem."""
     found: list[tuple[str, str, int]] = []
     for number, line in enumerate(raw, 1):
         match = _directive_pattern().match(line.lstrip(BLANKS))

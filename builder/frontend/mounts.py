@@ -66,7 +66,7 @@ def check_mounts(texts: Iterable[str]) -> tuple[str, ...]:
 
 def mount_source(text: str) -> str:
     """The ``from`` of a mount, "" when there is none; it takes no variables (MNT-05)."""
-    found = next((value for key, value, _ in _fields(text) if key == "from"), None) or ""
+    found = mount_field(text, "from")
     if "$" in found:
         message = "'from' doesn't support variable expansion, define alias stage instead"
         raise BadFlag(message, part=field("from"))
@@ -82,9 +82,9 @@ def locate_mount(error: DockerfileError, index: int) -> None:
         error.part = part._replace(nth=index, kind="field-value" if part.kind == "text" else part.kind)
 
 
-def mount_target(text: str) -> str:
-    """The ``target`` of a mount as typed, for messages."""
-    return next((value for key, value, _ in _fields(text) if key == "target"), None) or ""
+def mount_field(text: str, name: str) -> str:
+    """The first field of that name of a mount as typed, "" when there is none; for messages."""
+    return next((value for key, value, _ in _fields(text) if key == name), None) or ""
 
 
 def parse_mount(text: str, expand: Callable[[str], str] = str) -> MountSpec:

@@ -28,6 +28,8 @@ from builder.frontend.syntax import check_syntax
 if TYPE_CHECKING:
     from lark import Lark, Token, Tree
 
+    from builder.frontend.positions import Place, Range
+
 __all__ = ["Dockerfile", "Node", "Nodes", "parse", "parse_instruction", "parse_nodes"]
 
 
@@ -73,6 +75,18 @@ class Dockerfile:
     def directive(self, name: str) -> str | None:
         """The value of a parser directive: ``syntax``, ``escape`` or ``check``."""
         return self.nodes.directive(name)
+
+    def place(self, instruction: Instruction, part: Part) -> Range | None:
+        """Where a part of an instruction stands, to line and column; None when it has no such part."""
+        from builder.frontend.positions import range_of  # for tools only
+
+        return range_of(self.source, instruction.at.span, part.of(instruction.at.text))
+
+    def parts(self, instruction: Instruction) -> tuple[Place, ...]:
+        """Every part of an instruction and where it stands."""
+        from builder.frontend.positions import parts_of
+
+        return parts_of(self.source, instruction.at.span, instruction.at.text)
 
     @property
     def warnings(self) -> tuple[ParseWarning, ...]:

@@ -36,11 +36,11 @@ Kind = Literal[
 class Part(NamedTuple):
     """A part of an instruction, or of a parser directive.
 
-    ``nth`` counts parts of the same kind (and ``name``) from 0, or from the end when it is negative; the fields
-    of a mount have that of their mount, and -1 is any. ``name`` is that of a flag, of a mount's field, of a
-    variable or of a directive. ``text`` is the value as the instruction has it, without the quotes of flags and
-    JSON strings; of kind ``text`` it is all that is known, and the first part with that value is meant.
-    ``start`` and ``end`` cut a piece out of that value, in characters; ``end`` None is all of it.
+    ``nth`` counts parts of the same kind (and ``name``) from 0, or from the end when it is negative; the
+    fields of a mount have that of their mount, and -1 is any. ``name`` is that of a flag, of a mount's field,
+    of a variable or of a directive. ``text`` is the value as the instruction has it, without the quotes of
+    flags and JSON strings; of kind ``text`` it is all that is known, and the first part with that value is
+    meant. ``start`` and ``end`` cut a piece out of that value, in characters; ``end`` None is all of it.
     ``instruction`` is the text of the instruction that the part belongs to, "" for the last one of the line
     (see ONBUILD).
     """

@@ -1,10 +1,10 @@
 """Exact places in a Dockerfile, to line and column: for errors, warnings and tools.
 
-A build that goes well needs none of this. So instructions keep only their lines, and the columns of one are found
-when they are asked for, by reading its physical lines and its grammar once more.
+A build that goes well needs none of this. So instructions keep only their lines, and the columns of one are
+found when they are asked for, by reading its physical lines and its grammar once more.
 
-Lines and columns are counted from 1, columns in characters: a tab is one, a byte that is not UTF-8 is one, and
-a byte order mark is none. The end of a range is the place after its last character.
+Lines and columns are counted from 1, columns in characters: a tab is one, a byte that is not UTF-8 is one,
+and a byte order mark is none. The end of a range is the place after its last character.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from builder.frontend.lines import (
 )
 from builder.frontend.parts import Part
 from builder.frontend.source import SourceFile, Span
-from builder.frontend.spelling import Spelled, piece_of, spell, variable_in
+from builder.frontend.spelling import Body, Spelled, spell
+from builder.frontend.words import find_variable
 
-__all__ = ["Place", "Position", "Range", "parts_of", "range_of"]
+__all__ = ["Place", "Position", "Range", "directives_of", "parts_of", "range_of"]
 
 
 class Position(NamedTuple):
@@ -67,13 +68,15 @@ class Layout:
     """
 
     def __init__(self, lines: Sequence[str], first: int, escape: str) -> None:
+        """``lines`` are those of the file, carriage returns included."""
         self._starts: list[int] = []
         self._places: list[Position] = []
         self._length = 0
         self._lines = lines
-        self._next = first  # counted from 0: the line after the first
-        self.text = self._join(lines[first - 1] if first <= len(lines) else "", escape)
-        self.bodies = tuple(self._body(heredoc) for heredoc in self._heredocs())
+        self._next = first
+        self.text = self._join(lines[first - 1], escape)
+        heredocs = heredoc_words(self.text) if "<<" in self.text else ()
+        self.bodies = tuple(map(self._body, heredocs))
 
     def _add(self, text: str, line: int, column: int) -> None:
         self._starts.append(self._length)
@@ -81,14 +84,13 @@ class Layout:
         self._length += len(text)
 
     def _join(self, line: str, escape: str) -> str:
-        """As ``lines`` does it: LEX-04, comments and blank lines between left out."""
+        """As ``lines`` does it (LEX-04): comments and blank lines between are left out."""
         stripped = line.lstrip(BLANKS)
-        column = len(line) - len(stripped) + 1
-        text, more = continued(stripped, escape)
-        self._add(text, self._next, column)
+        text, more = continued(stripped.rstrip("\r"), escape)
+        self._add(text, self._next, len(line) - len(stripped) + 1)
         parts = [text]
         while more and self._next < len(self._lines):
-            line = self._lines[self._next]
+            line = self._lines[self._next].rstrip("\r")
             self._next += 1
             if line.lstrip(BLANKS)[:1] in ("", "#"):
                 continue
@@ -98,25 +100,23 @@ class Layout:
         joined = "".join(parts)
         before = len(joined) - len(joined.lstrip())
         self._starts = [start - before for start in self._starts]
-        joined = joined.strip()
-        self._length = len(joined)
-        return joined
-
-    def _heredocs(self) -> tuple[Heredoc, ...]:
-        return heredoc_words(self.text) if "<<" in self.text else ()
+        self._length += 1 - before
+        return joined.strip()
 
     def _body(self, heredoc: Heredoc) -> Body:
         """Read the lines of a here-document up to its end, or that of the file."""
         starts: list[int] = []
+        lines: list[str] = []
         while self._next < len(self._lines):
             line = self._lines[self._next]
             self._next += 1
             tabs = len(line) - len(line.lstrip("\t")) if heredoc.strip_tabs else 0
             starts.append(self._length)
             self._add(line[tabs:] + "\n", self._next, tabs + 1)
-            if heredoc.ends_with(line):
-                return Body(heredoc, tuple(starts), self._length - 1)
-        return Body(heredoc, (*starts, self._length), self._length)
+            if heredoc.ends_with(line.rstrip("\r")):
+                return Body(heredoc, "".join(lines), tuple(starts), True)
+            lines.append(line[tabs:] + "\n")
+        return Body(heredoc, "".join(lines), (*starts, self._length), False)
 
     def position(self, offset: int) -> Position:
         """Where a character of the text stands."""
@@ -126,30 +126,26 @@ class Layout:
 
     def range(self, start: int, end: int) -> Range:
         """Where a piece of the text stands; an empty one is right after what is before it."""
-        if start >= end:
-            if start > 0:
-                line, column = self.position(start - 1)
-                return Range(Position(line, column + 1), Position(line, column + 1))
-            return Range(self.position(start), self.position(start))
+        after = self._after(end)
+        return Range(self.position(start) if start < end else after, after)
+
+    def _after(self, end: int) -> Position:
+        if end == 0 or (end > len(self.text) and end in self._starts):
+            return self.position(end)
         line, column = self.position(end - 1)
-        return Range(self.position(start), Position(line, column + 1))
+        return Position(line, column + 1)
 
 
-class Body(NamedTuple):
-    """The lines of a here-document in a layout: where each begins, the delimiter's last, and where that ends."""
-
-    heredoc: Heredoc
-    starts: tuple[int, ...]
-    end: int
-
-
-@lru_cache(maxsize=8)
-def _escape(data: bytes) -> str:
+@lru_cache(maxsize=4)
+def _read(data: bytes) -> tuple[list[str], str]:
+    """The lines of a file with their carriage returns, and its escape character."""
+    source = SourceFile("", data)
+    raw = source.text.split("\n")
     try:
-        directives = read_directives(SourceFile("", data))
+        directives = read_directives(source, raw)
     except SyntaxProblem:
-        return "\\"
-    return next((value for name, value, _ in directives if name == "escape"), "\\")
+        directives = ()
+    return raw, next((value for name, value, _ in directives if name == "escape"), "\\")
 
 
 def range_of(source: SourceFile, span: Span, part: Part) -> Range | None:
@@ -157,38 +153,68 @@ def range_of(source: SourceFile, span: Span, part: Part) -> Range | None:
 
     A trigger that a base image or stage brings stands nowhere in these lines: the name of the base is meant.
     """
-    if part.kind in ("directive", "directive-name"):
-        return _directive(source, span.start, part)
-    if not 1 <= span.start <= len(source.lines):
+    lines, escape = _read(source.data)
+    if not 1 <= span.start <= len(lines):
         return None
-    layout = Layout(source.lines, span.start, _escape(source.data))
-    found = _find(layout, _escape(source.data), part)
+    if part.kind in ("directive", "directive-name"):
+        return _directive(lines[span.start - 1], span.start, part)
+    layout = Layout(lines, span.start, escape)
+    found = _find(layout, escape, part)
     return None if found is None else layout.range(*found)
 
 
 def parts_of(source: SourceFile, span: Span, text: str = "") -> tuple[Place, ...]:
-    """All parts of the instruction on the lines ``span``, in no order; of the one called ``text`` (ONBUILD)."""
-    escape = _escape(source.data)
-    layout = Layout(source.lines, span.start, escape)
-    found = spell(layout.text, layout.bodies, escape, text)
-    return tuple(Place(item.part, layout.range(item.start, item.end)) for item in found or ())
+    """All parts of the instruction on the lines ``span``; ``text`` says which one of an ONBUILD."""
+    lines, escape = _read(source.data)
+    layout = Layout(lines, span.start, escape)
+    found = spell(layout.text, layout.bodies, escape, text) or ()
+    return tuple(Place(item.part, layout.range(item.start, item.end)) for item in found)
+
+
+def directives_of(source: SourceFile) -> tuple[Place, ...]:
+    """Names and values of the parser directives; raises SyntaxProblem."""
+    lines, _ = _read(source.data)
+    found: list[Place] = []
+    for name, value, number in read_directives(source, lines):
+        for part in (Part("directive-name", name=name), Part("directive", name=name, text=value)):
+            place = _directive(lines[number - 1], number, part)
+            if place is not None:
+                found.append(Place(part, place))
+    return tuple(found)
+
+
+def _directive(line: str, number: int, part: Part) -> Range | None:
+    """A piece of the line of a parser directive, or of what stands for one (DIR-05)."""
+    mark = "=" if "=" in line else ":"
+    name, found, _ = line.partition(mark)
+    if not found or name.strip(' \t\r\v\f#/{"').lower() not in DIRECTIVES:
+        return None
+    if part.kind == "directive-name":
+        wanted, start = part.name, name.lower().find(part.name)
+    else:
+        wanted, start = part.text, line.find(part.text, len(name) + 1)
+    if start < 0:
+        return None
+    return Range(Position(number, start + 1), Position(number, start + 1 + len(wanted)))
 
 
 def _find(layout: Layout, escape: str, part: Part) -> tuple[int, int] | None:
     """Offsets in the layout."""
     if part.kind == "word":
         return _word(layout.text, part)
-    if part.kind == "heredoc" and not part.instruction:
-        part = part._replace(instruction=layout.text)
     found = spell(layout.text, layout.bodies, escape, part.instruction)
-    if found is None:  # no text of this line
+    if found is None:  # no text of these lines
         part = Part("argument")
-        found = spell(layout.text, layout.bodies, escape, "") or ()
-        if not any(item.part.kind == "keyword" and item.value.lower() == "from" for item in found):
+        found = spell(layout.text, layout.bodies, escape) or []
+        if _keyword(found) != "from":
             return None
     if part.kind == "variable":
-        return variable_in(found, part.name, escape)
-    return piece_of(found, part)
+        return _variable(found, part.name, escape)
+    return _piece(found, part)
+
+
+def _keyword(found: Sequence[Spelled]) -> str:
+    return next((item.value.lower() for item in found if item.part.kind == "keyword"), "")
 
 
 def _word(text: str, part: Part) -> tuple[int, int] | None:
@@ -199,16 +225,49 @@ def _word(text: str, part: Part) -> tuple[int, int] | None:
     return start + part.start, end if part.end is None else start + part.end
 
 
-def _directive(source: SourceFile, line: int, part: Part) -> Range | None:
-    """A piece of the line of a parser directive, or of what stands for one (DIR-05)."""
-    text = source.lines[line - 1] if 1 <= line <= len(source.lines) else ""
-    name, mark, _ = text.partition("=")
-    if not mark:
-        name, mark, _ = text.partition(":")
-    if name.strip().lstrip("#/{ \t").strip('" \t').lower() not in DIRECTIVES or not mark:
-        return None
-    wanted = part.name or part.text
-    start = name.lower().find(wanted) if part.name else text.find(wanted, len(name) + 1)
-    if start < 0:
-        return None
-    return Range(Position(line, start + 1), Position(line, start + 1 + len(wanted)))
+def _piece(found: Sequence[Spelled], part: Part) -> tuple[int, int] | None:
+    """Where the part that is meant is written, or what it would stand in."""
+    same = [item for item in found if _is_meant(item, part)]
+    nth = 0 if part.kind.startswith("field") or part.kind == "text" else part.nth
+    if -len(same) <= nth < len(same):
+        return same[nth].cut(part.start, part.end)
+    match part.kind:
+        case "field-value" | "field-name":
+            return _piece(found, Part("field", part.nth, part.name))
+        case "field":
+            return _piece(found, Part("flag-value", part.nth, "mount"))
+        case "flag-value":
+            return _piece(found, Part("flag", part.nth, part.name))
+        case "argument" | "key" | "value":
+            return _piece(found, Part("arguments"))
+        case "arguments" | "type":
+            return _piece(found, Part("end"))
+        case _:
+            return None
+
+
+def _is_meant(item: Spelled, part: Part) -> bool:
+    if part.kind == "text":
+        return item.value == part.text
+    if part.kind != item.part.kind or part.name not in ("", item.part.name):
+        return False
+    if part.kind.startswith("field") and part.nth not in (-1, item.part.nth):
+        return False
+    return part.text in ("", item.value)
+
+
+_NOT_EXPANDED = frozenset({"cmd", "entrypoint", "shell", "healthcheck"})
+
+
+def _variable(found: Sequence[Spelled], name: str, escape: str) -> tuple[int, int] | None:
+    """The first ``$name`` that is no plain text to the instruction."""
+    rule = _keyword(found)
+    kinds = {"field-value"} if rule == "run" else {"key", "value", "argument", "flag-value", "body"}
+    for item in found if rule not in _NOT_EXPANDED else ():
+        if item.part.kind not in kinds or "$" not in item.value:
+            continue
+        body = item.part.kind == "body"
+        place = find_variable(item.value, name, "\\" if body else escape, no_quotes=body)
+        if place is not None:
+            return item.cut(*place)
+    return None

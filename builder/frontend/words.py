@@ -85,7 +85,7 @@ class _Probe(dict[str, str]):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def get(self, name: str, _default: object = None) -> str:  # type: ignore[override]
+    def get(self, name: str, _default: object = None) -> str:
         if name == self.name:
             raise _Asked
         return "x"

@@ -33,6 +33,7 @@ from builder.oci.platform import Platform, host_platform
 from builder.oci.reference import Reference
 from builder.registry.client import RegistryClient, client_for
 from builder.registry.hosts import RegistryConfig
+from builder.registry.progress import OnTransfer
 from builder.registry.pull import fetch_blobs
 from builder.solver.progress import OnEvent
 
@@ -119,13 +120,14 @@ def ensure_layers(
                 f"layer {missing[0].digest} is not in the store", hint="load or pull the image again"
             )
         ref = Reference.parse(resolved.ref)
-        fetch_layers(store, client_for(resolved.registry), ref, missing, Steps(on_event, vertex))
+        moved = transfers(Steps(on_event, vertex))
+        fetch_layers(store, client_for(resolved.registry), ref, missing, moved)
     if resolved.source == "registry":
         store.images.tag(resolved.ref, resolved.root)
 
 
 def fetch_layers(
-    store: Store, client: RegistryClient, ref: Reference, layers: list[Descriptor], steps: Steps
+    store: Store, client: RegistryClient, ref: Reference, layers: list[Descriptor], on_transfer: OnTransfer
 ) -> None:
     """Fetch layer blobs in parallel, each by one process at a time, and note where they came from."""
     fetch_blobs(
@@ -133,7 +135,7 @@ def fetch_layers(
         ref,
         layers,
         store.blobs,
-        on_transfer=transfers(steps),
+        on_transfer=on_transfer,
         guard=lambda digest: store.lock(f"blob {digest}"),
     )
     for layer in layers:

@@ -141,7 +141,13 @@ class DockerConfig:
         else:
             auths[key] = entry
         value["auths"] = auths
-        _write_private(self.path, json.dumps(value, indent="\t").encode())
+        try:
+            _write_private(self.path, json.dumps(value, indent="\t").encode())
+        except OSError as error:
+            raise RegistryError(
+                f"cannot write credentials to {self.path}: {error.strerror}",
+                hint="name a directory that can be written to with DOCKER_CONFIG or --config",
+            ) from error
 
 
 def server_key(registry: str) -> str:
@@ -187,6 +193,8 @@ def _text_pairs(value: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _entry(key: str, value: Any) -> Credentials:
+    if value is None:
+        return Credentials()
     if not isinstance(value, dict):
         raise InvalidValue(f"config.json: auths entry for {key[:100]!r} must be an object")
     username, password = value.get("username") or "", value.get("password") or ""
@@ -229,7 +237,7 @@ def helper_get(helper: str, server: str) -> Credentials | None:
             return None
         raise RegistryError(
             f"credential helper {helper!r} failed for {server}",
-            context=(output.decode("utf-8", "replace")[:300],),
+            context=tuple(filter(None, (output.decode("utf-8", "replace")[:300].strip(),))),
         )
     try:
         value = json.loads(output)
@@ -258,7 +266,10 @@ def _must(helper: str, verb: str, message: bytes) -> None:
     code, output = _run_helper(helper, verb, message)
     if code != 0:
         detail = output.decode("utf-8", "replace")[:300]
-        raise RegistryError(f"credential helper {helper!r} could not {verb} credentials", context=(detail,))
+        raise RegistryError(
+            f"credential helper {helper!r} could not {verb} credentials",
+            context=(detail.strip() or f"exit status {code}",),
+        )
 
 
 def _run_helper(helper: str, verb: str, message: bytes) -> tuple[int, bytes]:

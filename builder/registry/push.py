@@ -74,13 +74,14 @@ def push(
     *,
     by_digest: bool = False,
     mount_from: Callable[[Digest], Sequence[Reference]] = lambda _digest: (),
+    bring: Callable[[Digest], None] = lambda _digest: None,
     on_transfer: OnTransfer | None = None,
 ) -> Descriptor:
     """Push ``root`` and all it names to ``ref``; returns ``root``. ``by_digest`` gives it no tag.
 
     ``mount_from`` says which repositories are known to hold a blob; those on the same registry are tried
-    before an upload, so a blob that is not here can still be pushed (EXP-14). Raises RegistryError,
-    BlobMissing.
+    before an upload, so a blob that is not here can still be pushed (EXP-14). ``bring`` is asked to put one
+    into ``source`` that has to be uploaded after all. Raises RegistryError, BlobMissing.
     """
     uploader = Uploader(client, client.places(ref, pull=False)[-1])
     outgoing = plan(root, source)
@@ -101,6 +102,8 @@ def push(
                 if uploader.mount(blob.digest, known.repository):
                     meter.finish(f"mounted from {known.repository}")
                     return
+        if not source.has(blob.digest):
+            bring(blob.digest)
         if not source.has(blob.digest):
             raise BlobMissing(
                 f"cannot push {ref}: blob {blob.digest} is not here", hint="pull the base image first"

@@ -20,6 +20,7 @@ from builder.oci.canonical import document_json
 from builder.oci.descriptor import OCI_INDEX, Descriptor
 from builder.oci.digest import Digest
 from builder.oci.manifest import MAX_DOCUMENT_BYTES, Manifest, parse_document
+from builder.pipes import at_once
 from builder.remotecache import documents
 from builder.remotecache.backend import Access, OnBytes, Say, Sink
 from builder.remotecache.documents import ManifestForm
@@ -161,7 +162,8 @@ class LocalCache:
 
     def _entries(self) -> tuple[Descriptor, ...]:
         try:
-            data = (self._root / "index.json").read_bytes()
+            with open(self._root / "index.json", "rb", opener=at_once) as file:
+                data = file.read(MAX_DOCUMENT_BYTES + 1)
         except FileNotFoundError:
             return ()
         if len(data) > MAX_DOCUMENT_BYTES:

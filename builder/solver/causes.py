@@ -152,7 +152,7 @@ def _base(cause: Cause) -> str:
     if before == after and old and new and old != new:
         return f"base image {after} moved: {old[:19]} -> {new[:19]}"
     if cause.before == cause.after:
-        return f"base image {after} has other layers"
+        return f"base image {after} " + ("was not downloaded, or is not now" if new else "has other layers")
     return f"base image changed: {before or 'scratch'} -> {after or 'scratch'}"
 
 

@@ -22,10 +22,13 @@ from builder.solver.ops import run_step
 from builder.solver.places import CountedPlace, Place
 from builder.solver.planning import Node, Nodes, attribute, record_parts
 from builder.solver.types import Cancel, Result
+from runtime import openfiles
 
 _STOP = (sched.Cancelled(), None)
 _FETCHING = 4
 """Sources wait for the network more than for a CPU."""
+_FILES = (64, 16)
+"""How many open files a build needs, and how many each of its steps."""
 _STEPS = 16
 """Steps wait, too, for downloads and for each other: so many run at once even on a small machine."""
 
@@ -81,8 +84,9 @@ class Driver:
 
     def _scheduler(self, by_id: dict[str, Node]) -> sched.Scheduler:
         limit = max(self._env.max_parallelism, 0)
-        slots = limit or max(_STEPS, 4 * len(os.sched_getaffinity(0)))
-        fetching = limit or max(slots, _FETCHING)
+        room = openfiles.room(*_FILES)
+        slots = min(room, limit or max(_STEPS, 4 * len(os.sched_getaffinity(0))))
+        fetching = min(room, limit or max(slots, _FETCHING))
         counted = [node for node in by_id.values() if not isinstance(node.vertex.op, SourceOp)]
         ask = self._env.durations if len(counted) > slots else None
         seconds = ask() if ask is not None else {}

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from builder.cache.names import KEY_VERSION
 from builder.cache.tree import join
 from builder.errors import PathNotFound
 from builder.sources.contexttree import ContextTree, Ignore
@@ -124,7 +125,8 @@ class LocalContext(ContextTree):
 
     def _key(self, *more: str) -> str:
         root = self._root_stat
-        parts = [os.fspath(self.root.absolute()), str(root.st_dev), str(root.st_ino), *more]
+        root_path = os.fspath(self.root.absolute())
+        parts = [str(KEY_VERSION), root_path, str(root.st_dev), str(root.st_ino), *more]
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def _file_index(self) -> FileIndex:

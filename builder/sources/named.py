@@ -12,6 +12,7 @@ from builder.llb.gitref import parse_git_ref, redacted
 from builder.oci.digest import Digest
 from builder.oci.platform import Platform
 from builder.oci.reference import Reference
+from builder.pipes import at_once
 
 Kind = Literal["local", "image", "oci", "git", "http", "input", "blob"]
 _RESERVED = {"scratch", "context"}
@@ -146,7 +147,7 @@ def _oci_layout(name: str, rest: str, platform: str) -> NamedSource:
 
 def _tagged(root: Path, tag: str, *, named: bool) -> Digest:
     try:
-        with (root / "index.json").open("rb") as file:
+        with open(root / "index.json", "rb", opener=at_once) as file:
             data = file.read(_INDEX_LIMIT)
         index: Any = json.loads(data)
         entries = [entry for entry in index["manifests"] if isinstance(entry, dict)]

@@ -166,13 +166,19 @@ def _plain(args: Args) -> Args:
 
 def _build(app: App, args: Args, request: BuildRequest) -> BuildResult:
     from builder.build import build
+    from builder.cancelling import within
     from cli.interrupt import Interrupt
     from cli.render.progress import check_mode, make_progress
 
     mode = args.text("progress") or app.settings.progress
     check_mode(mode)  # -q does not make a wrong one right
     progress = make_progress("quiet" if args.on("quiet") else mode, app.settings, sys.stderr)
-    with progress, Interrupt(progress.close) as interrupt, _watched(args, progress) as watcher:
+    with (
+        progress,
+        Interrupt(progress.close) as interrupt,
+        within(interrupt.cancel),
+        _watched(args, progress) as watcher,
+    ):
         try:
             return build(app.store, request, on_event=watcher, machine=app.machine, cancel=interrupt.cancel)
         except Cancelled:

@@ -71,14 +71,17 @@ def everything(app: App, args: Args) -> int:
     limits = _limits(app, args)
     if not _sure(args, f"This will remove {what}."):
         return 1
+    from builder.cache.removal import counted
+
     chosen = Chosen.unused(limits["keep_duration_s"])
-    _told(app, "Containers", remove_containers(app, chosen))
-    _told(app, "Images", remove_images(app, chosen, everything=args.on("all")))
-    if args.on("volumes"):
-        _told(app, "Volumes", remove_volumes(app, chosen, everything=False))
-    if args.on("history"):
-        _told(app, "Builds", remove_builds(app, chosen))
-    return _cache(app, limits)
+    with counted() as freed:
+        _told(app, "Containers", remove_containers(app, chosen))
+        _told(app, "Images", remove_images(app, chosen, everything=args.on("all")))
+        if args.on("volumes"):
+            _told(app, "Volumes", remove_volumes(app, chosen, everything=False))
+        if args.on("history"):
+            _told(app, "Builds", remove_builds(app, chosen))
+    return _cache(app, limits, freed.size)
 
 
 def cache(app: App, args: Args) -> int:
@@ -142,10 +145,11 @@ def _limits(app: App, args: Args) -> _Limits:
     }
 
 
-def _cache(app: App, limits: _Limits) -> int:
+def _cache(app: App, limits: _Limits, freed: int = 0) -> int:
+    """``freed``: the bytes of what was removed before."""
     rows = _Rows(app)
     report = app.store.prune(**limits, on_removed=rows.add)
-    app.say(f"Total:\t{human_size(report.size)}")
+    app.say(f"Total:\t{human_size(freed + report.size)}")
     return 0
 
 

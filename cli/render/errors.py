@@ -81,9 +81,21 @@ def _expected(error: PybuildError) -> Iterator[str]:
         yield from snippet(place)
     yield f"{_lead(error)}{printable(chain(error))}"
     yield from (f"  {printable(line)}" for line in _contexts(error))
-    hint = next((found.hint for found in _links(error) if found.hint), None)
+    hint = next((found.hint for found in _links(error) if found.hint), None) or _root_hint(error)
     if hint:
         yield f"hint: {printable(hint)}"
+
+
+def _root_hint(error: BaseException) -> str | None:
+    """What to do about the system call behind it all."""
+    hint = None
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        hint = _HINTS.get(getattr(link, "errno", None) or 0, hint)
+        link = link.__cause__
+    return hint
 
 
 def _lead(error: PybuildError) -> str:
@@ -148,6 +160,11 @@ def error_json(error: BaseException, status: int) -> dict[str, Any]:
         out["location"] = _place_json(places[0])
         if len(places) > 1:
             out["locations"] = [_place_json(place) for place in places]
+    if exact := next(
+        (found for found in (getattr(link, "range", None) for link in _links(error)) if found), None
+    ):
+        (line, column), (end_line, end_column) = exact
+        out["range"] = {"line": line, "column": column, "end_line": end_line, "end_column": end_column}
     if isinstance(error, SeveralFailed):
         out["failures"] = [error_json(failure, exit_status(failure))["error"] for failure in error.failures]
     for found in _links(error):

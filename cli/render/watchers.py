@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from builder.errors import UsageError
+from builder.pipes import for_writing
 from builder.solver.progress import Event, OnEvent, VertexEvent
 from cli.flags import Args
 from cli.render.rawjson import RawJsonRenderer
@@ -59,7 +60,7 @@ def _stream(path: str) -> TextIO | None:
 
 def _file(path: str, flag: str) -> TextIO:
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, "w", encoding="utf-8", opener=for_writing)
     except OSError as error:
         raise UsageError(f"--{flag} {path}: {error.strerror}") from error
 

@@ -24,8 +24,9 @@ http:
 class RegistryDaemon:
     """A running registry; ``address`` is host:port."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self._process = process
+        self._log = log
         self.port = port
         self.address = f"localhost:{port}"
 
@@ -37,14 +38,16 @@ class RegistryDaemon:
             port = sock.getsockname()[1]
         config = base / "config.yml"
         config.write_text(CONFIG.format(data=base / "data", port=port))
-        process = subprocess.Popen(
-            [program, "serve", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
-        )
-        daemon = cls(process, port)
+        log = base / "access.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [program, "serve", str(config)],
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
+            )
+        daemon = cls(process, port, log)
         for _ in range(200):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=1).close()
@@ -55,6 +58,11 @@ class RegistryDaemon:
                 return daemon
         daemon.stop()
         raise AssertionError("docker-registry does not answer")
+
+    def requests(self) -> list[str]:
+        """All requests so far, as ``METHOD PATH``."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        return [" ".join(line.split('"')[1].split()[:2]) for line in lines if line.count('"') >= 2]
 
     def stop(self) -> None:
         self._process.terminate()

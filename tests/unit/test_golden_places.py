@@ -14,6 +14,7 @@ import pytest
 
 from builder.errors import PybuildError
 from builder.frontend.convert import convert
+from builder.frontend.errors import DockerfileError
 from builder.frontend.parser import parse
 from cli.render.errors import error_json, error_text
 from tests.support.goldens import settings
@@ -88,9 +89,76 @@ TABLE: dict[str, tuple[tuple[str, int, int] | list[tuple[str, int, int]], str]] 
 }
 
 
+EXACT: dict[str, tuple[str, int, int]] = {
+    "add-bad-git-query": ("brnch", 2, 32),
+    "add-checksum-on-local": (
+        "--checksum=sha256:24454f830cdb571e2c4ad15481119c43b3cafd48dd869a9b2945d1036d1dc68d",
+        2,
+        5,
+    ),
+    "bad-exclude": ("[a", 2, 16),
+    "circular-stages": ("c", 4, 13),
+    "copy-bad-chmod": ("0999", 2, 14),
+    "copy-from-bad-index": ("7", 2, 13),
+    "copy-from-later-stage": ("two", 2, 13),
+    "copy-from-variable": ("$SRC", 4, 13),
+    "copy-git": ("git@github.com:a/b.git", 2, 6),
+    "copy-one-argument": ("", 3, 13),
+    "copy-url": ("https://example.com/x.tar", 2, 6),
+    "directive-bad-escape": ("^", 1, 10),
+    "directive-twice": ("escape", 2, 3),
+    "duplicate-flag": ("--chown=2", 2, 16),
+    "env-blank-name": ("=x", 2, 5),
+    "env-one-word": ("LONELY", 2, 5),
+    "env-without-equals": ("C", 2, 9),
+    "expansion-bad-modifier": (":=", 2, 10),
+    "expansion-missing-brace": ("${U", 2, 6),
+    "expansion-required": ("${V:?say which version}", 3, 14),
+    "expose-bad-port": ("http", 2, 11),
+    "expose-bad-proto": ("80/tpc", 2, 8),
+    "flag-without-value": ("--chown", 2, 6),
+    "foreign-frontend": ("example.com/my/frontend:1", 1, 10),
+    "from-bad-platform": ("linux/amd64/v1/x", 1, 17),
+    "from-bad-reference": ("Alpine:3.19:1", 1, 6),
+    "from-bad-stage-name": ("9lives", 1, 16),
+    "from-blank": ("${BASE}", 2, 6),
+    "from-four-words": ("alpine AS a b", 1, 6),
+    "go-unknown-flag": ("--chwon", 2, 6),
+    "healthcheck-bad-interval": ("10us", 2, 24),
+    "healthcheck-none-args": ("x", 2, 18),
+    "healthcheck-unknown": ("RUN", 2, 13),
+    "heredoc-as-destination": ("<<EOF", 2, 8),
+    "heredoc-unterminated": ("<<EOF", 2, 5),
+    "heredoc-unterminated-quote": ('<<"my conf /etc/app/', 2, 5),
+    "instruction-before-from": ("RUN", 2, 1),
+    "json-not-strings": ("1", 2, 11),
+    "label-unbalanced-quote": ('"b', 2, 9),
+    "lint-as-error": ("Base", 2, 16),
+    "mount-at-root": ("/", 2, 31),
+    "mount-from-variable": ("$S", 3, 18),
+    "mount-sharing": ("lock", 2, 42),
+    "mount-size-on-cache": ("size=1g", 2, 34),
+    "mount-unknown-key": ("tagret", 2, 24),
+    "mount-unknown-type": ("chache", 2, 18),
+    "node-typo-instruction": ("COPPY", 3, 1),
+    "onbuild-alone": ("", 2, 8),
+    "onbuild-chain": ("ONBUILD", 2, 9),
+    "onbuild-from": ("FROM", 2, 9),
+    "run-bad-network": ("hots", 2, 15),
+    "run-nothing": ("", 2, 4),
+    "secret-without-target": ("type=secret", 2, 13),
+    "shell-not-json": ("/bin/bash -c", 2, 7),
+    "stopsignal-unknown": ("SIGWHAT", 2, 12),
+    "switch-not-boolean": ("yes", 2, 13),
+    "volume-empty": ('""', 2, 9),
+}
+"""What is wrong to the character: the piece, its line and column. An empty one is what is missing there."""
+
+
 def test_every_broken_file_is_in_the_table() -> None:
     assert sorted(TABLE) == sorted(path.name for path in BROKEN.iterdir())
     assert len(TABLE) >= 62
+    assert sorted(EXACT) == sorted(name for name, (places, _) in TABLE.items() if places != NOWHERE)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -122,6 +190,26 @@ def test_the_marker_is_under_what_is_wrong(name: str) -> None:
         assert "location" not in said
     numbers = re.findall(r"parse error on line (\d+)", caught.value.message)
     assert set(numbers) <= {str(first) for _, first, _ in wanted}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_range_is_what_is_wrong(name: str) -> None:
+    data = (BROKEN / name / "Dockerfile").read_bytes()
+    options, resolver = settings(BROKEN / name)
+    with pytest.raises(DockerfileError) as caught:
+        convert(parse(data), options, resolver)
+    error = caught.value
+    said = error_json(error, 1)["error"].get("range")
+    if name not in EXACT:
+        assert error.range is None
+        assert said is None
+        return
+    token, line, column = EXACT[name]
+    assert data.decode().split("\n")[line - 1][column - 1 :].startswith(token)
+    assert error.range == ((line, column), (line, column + len(token)))
+    assert error.range.cut(error.source) == token
+    assert error.span.start <= line <= error.span.end
+    assert said == {"line": line, "column": column, "end_line": line, "end_column": column + len(token)}
 
 
 def test_the_lines_around_are_those_of_the_file() -> None:

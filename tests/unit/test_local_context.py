@@ -237,6 +237,18 @@ class TestMemory:
             again = context.remembered("all", [""], lambda: pytest.fail("computed again"))
         assert again == first
 
+    def test_other_rules_for_keys_trust_nothing(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        memory, reads = Memory(), []  # type: ignore[var-annotated]
+        settle(tree)
+        with LocalContext(tree, documents=memory) as context:
+            context.remembered("all", [""], hasher(context, reads))
+        reads.clear()
+        monkeypatch.setattr("builder.sources.local.KEY_VERSION", 10_000)
+        with LocalContext(tree, documents=memory) as context:
+            assert context.unchanged("all", [""]) is None
+            context.remembered("all", [""], hasher(context, reads))
+        assert len(reads) == 5, "digests of files are not taken either"
+
     def test_only_a_changed_file_is_read_again(self, tree: Path) -> None:
         memory, reads = Memory(), []  # type: ignore[var-annotated]
         settle(tree)

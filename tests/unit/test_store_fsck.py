@@ -222,6 +222,17 @@ def test_damage_is_seen(
     assert check(root) == found, "checking changed something"
 
 
+def test_a_directory_from_before_lazy_snapshots_is_in_order(root: Path) -> None:
+    sql("DROP TABLE lazy_snapshots")(root)
+    assert check(root) == ()
+    with Store.open(root, snapshotter="native") as store:
+        assert store.usage()
+        store.prune()
+    assert codes(root) == set()
+    sql("UPDATE snapshots SET driver='lazy' WHERE id=1")(root)
+    assert codes(root) == {"database"}, "there, it is needed"
+
+
 def test_fast_reads_no_blob(root: Path) -> None:
     flip(b"loose")(root)
     assert codes(root, fast=True) == set()

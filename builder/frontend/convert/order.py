@@ -5,7 +5,7 @@ from __future__ import annotations
 from builder.frontend.convert.state import StageState
 from builder.frontend.errors import CircularStages, UnknownStage
 from builder.frontend.instructions import Copy, Instruction, Origin, Run
-from builder.frontend.mounts import mount_target
+from builder.frontend.mounts import mount_field
 from builder.frontend.parts import Part, argument, value_of
 
 
@@ -47,7 +47,7 @@ def check_order(order: list[StageState]) -> None:
                 continue
             name = late[0]
             if isinstance(instruction, Run):
-                target = mount_target(instruction.mounts[instruction.mount_sources.index(name)])
+                target = mount_field(instruction.mounts[instruction.mount_sources.index(name)], "target")
                 message = (
                     f'cannot mount from stage "{name}" to "{target}", '
                     "stage needs to be defined before current command"

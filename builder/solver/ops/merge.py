@@ -7,7 +7,8 @@ already made, and its tree is made without copying when somebody mounts it (``bu
 from __future__ import annotations
 
 from builder.cache.lazy import add
-from builder.cache.restack import SAME_LAYER, origin
+from builder.cache.restack import origin
+from builder.cache.snapshotrows import SAME_LAYER
 from builder.cache.store import Store
 from builder.cache.types import Recipe
 from builder.llb.definition import Vertex

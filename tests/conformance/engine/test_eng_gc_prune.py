@@ -157,3 +157,38 @@ def test_filters_of_the_other_prunes(own: Lab, cli: Run) -> None:
             cli(verb, "prune", "--force", *more, "--filter", words)
             assert kinds(own.store)[made] == left, (verb, words)
         assert "Invalid filter" in cli(verb, "prune", "--force", "--filter", "colour=red", status=2)
+
+
+@row("GC-02", "LCS-04")
+def test_the_tree_of_an_image_that_a_container_keeps_is_known_after_all_is_pruned(own: Lab, cli: Run) -> None:
+    own.build(own.context({"f": "1"}), "FROM busybox\nRUN echo one > /one\nCOPY --link f /f\n", tags=("app",))
+    cli("create", "--network=none", "--name", "first", "app", "cat", "/one")
+    cli("builder", "prune", "--force", "--all")
+    before = {info.id for info in own.store.snapshots.list() if info.kind == "committed"}
+    cli("run", "--rm", "--network=none", "app", "cat", "/one")
+    after = {info.id for info in own.store.snapshots.list() if info.kind == "committed"}
+    assert len(after - before) <= 1, "the files of containers, and no tree of the image"
+    assert not any(info.chain_id for info in own.store.snapshots.list() if info.id in after - before)
+
+
+@row("GC-02")
+def test_the_total_has_what_images_containers_and_volumes_took(own: Lab, cli: Run, tmp_path: Path) -> None:
+    def removed(*words: str) -> float:
+        last = cli("prune", "--force", *words).splitlines()[-1].removeprefix("Total:\t")
+        number, unit = float(last.rstrip("kMGB")), last.lstrip("0123456789.")
+        return number * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]
+
+    random = os.urandom(3 << 20)
+    own.build(own.context({"big": random}), "FROM scratch\nCOPY big /\n", tags=("big",))
+    archive = str(tmp_path / "big.tar")
+    cli("save", "-o", archive, "big")
+    cli("rmi", "-f", "big")
+    removed("--all")
+    cli("load", "-i", archive)
+    assert 3.1e6 < removed("--all") < 3.4e6, "an image that was never unpacked is no build cache"
+    cli("load", "-i", archive)
+    cli("create", "--name", "kept", "--network=none", "big", "/big")
+    volume = own.store.volumes.create()
+    (Path(volume.path) / "f").write_bytes(random[: 1 << 20])
+    cli("rm", "kept")
+    assert 1e6 < removed("--volumes") - removed("--volumes") < 1.2e6

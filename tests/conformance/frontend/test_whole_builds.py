@@ -20,12 +20,12 @@ def test_triggers_of_a_base_are_parsed_once(lab: Lab, monkeypatch: pytest.Monkey
     lab.quick("FROM busybox\nONBUILD COPY f /f\nONBUILD RUN <<E\necho ran >> /f\nE\n", tags=("trg:1",))
     text = "FROM trg:1\nRUN echo own >> /f\n"
     assert lab.quick(text, {"f": "1\n"}).read("f") == "1\nran\nown\n"
-    parser._grammar.cache_clear()
+    parser.grammar.cache_clear()
     monkeypatch.setitem(sys.modules, "lark", None)
     try:
         assert lab.quick(text, {"f": "2\n"}).read("f") == "2\nran\nown\n"
     finally:
-        parser._grammar.cache_clear()
+        parser.grammar.cache_clear()
 
 
 def test_a_source_that_is_nearly_there(lab: Lab) -> None:
