@@ -227,8 +227,12 @@ def ulimits(args: Args) -> tuple[Ulimit, ...]:
     if not args.many("ulimit"):
         return ()
     from builder.llb.ops import Ulimit
+    from runtime.plan import RLIMITS
 
     found = [ulimit(text) for text in args.many("ulimit")]
+    for name, _, _ in found:
+        if name not in RLIMITS:
+            raise UsageError(f"unknown ulimit {name!r}", hint=f"known: {', '.join(RLIMITS)}")
     return tuple(Ulimit(name=name, soft=soft, hard=hard) for name, soft, hard in found)
 
 

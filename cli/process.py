@@ -51,7 +51,9 @@ def enter_namespace(settings: Settings, verb: str, words: list[str] | None) -> i
     else:
         command = [sys.executable, "-m", "cli.main", *words]
     try:
-        return rootless.reexec(command, join=rootless.namespace_of(settings.root))
+        # In there this user is root, whose home directory is another.
+        env = {**os.environ, "HOME": str(settings.home)}
+        return rootless.reexec(command, env=env, join=rootless.namespace_of(settings.root))
     except NotPermitted:
         if verb != "doctor":  # which says why
             raise

@@ -24,6 +24,16 @@ SYSTEM_FILE = "/etc/pybuild/config.toml"
 PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
+def home_of_user() -> str:
+    """The home directory that the system knows, "/" for a user it does not know."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir or "/"
+    except KeyError:
+        return "/"
+
+
 class Settings:
     """The environment and the config file of one call."""
 
@@ -57,7 +67,7 @@ class Settings:
     @property
     def home(self) -> Path:
         """The user's home directory."""
-        return _path(self._environ.get("HOME") or os.path.expanduser("~"))
+        return _path(self._environ.get("HOME") or home_of_user())
 
     @property
     def root(self) -> Path:

@@ -60,7 +60,9 @@ class BuildNetworks:
             yield Network(mode="host"), reason
             return
         try:
-            yield Network(mode="path", path=f"/proc/{os.getpid()}/fd/{namespace.fd}"), ""
+            gateway = self._bridge.gateway if self._bridge is not None else ""
+            path = f"/proc/{os.getpid()}/fd/{namespace.fd}"
+            yield Network(mode="path", path=path, gateway=gateway), ""
         finally:
             if reusable:
                 with self._lock:

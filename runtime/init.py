@@ -134,10 +134,15 @@ def limits(setup: Setup, rows: tuple[tuple[int, int, int], ...]) -> None:
     for number, soft, hard in rows:
         try:
             resource.setrlimit(number, (soft, hard))
-        except ValueError as error:
-            raise failed(f"setrlimit {number}", "", 22) from error
-        except OSError as error:
-            raise failed(f"setrlimit {number}", "", error.errno or 0) from error
+        except (ValueError, OSError) as error:
+            names = (name for name in dir(resource) if name.startswith("RLIMIT_"))
+            name = next((name for name in names if getattr(resource, name) == number), str(number))
+            shown = f"{name.removeprefix('RLIMIT_').lower()}={soft}:{hard}"
+            raise failed(
+                f"ulimit {shown}",
+                "",
+                getattr(error, "errno", None) or (1 if "not allowed" in str(error) else 22),
+            ) from error
 
 
 def confine(setup: Setup, keep: int, no_new_privileges: bool) -> None:

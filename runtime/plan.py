@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NAMESPACES = {"pid": c.CLONE_NEWPID, "ipc": c.CLONE_NEWIPC, "uts": c.CLONE_NEWUTS}
-_RLIMITS = {
+RLIMITS = {
     "cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7, "memlock": 8,
     "as": 9, "locks": 10, "sigpending": 11, "msgqueue": 12, "nice": 13, "rtprio": 14, "rttime": 15,
 }  # fmt: skip
@@ -238,9 +238,9 @@ def _limit_operations(rlimits: tuple[s.Rlimit, ...]) -> list[Operation]:
         return []
     rows = []
     for rlimit in rlimits:
-        if rlimit.name not in _RLIMITS:
+        if rlimit.name not in RLIMITS:
             raise ValueError(f"unknown resource limit {rlimit.name!r}")
-        rows.append((_RLIMITS[rlimit.name], rlimit.soft, rlimit.hard))
+        rows.append((RLIMITS[rlimit.name], rlimit.soft, rlimit.hard))
     return [Operation("limits", (tuple(rows),))]
 
 

@@ -150,10 +150,12 @@ class Network:
     """Which network namespace: a new one with loopback only, the host's, or the one at a path.
 
     ``path`` names an existing namespace (``/proc/<pid>/ns/net`` or a bound file) when ``mode`` is ``path``.
+    ``gateway`` is this machine's address in it, where that is known.
     """
 
     mode: Literal["none", "host", "path"] = "none"
     path: str = ""
+    gateway: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

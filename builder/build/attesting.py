@@ -119,9 +119,7 @@ class Attesting:
             started=self._started,
             finished=rfc3339(time.time_ns()),
             vcs=vcs_of(self._request, prepared),
-            depths={}
-            if self._request.squash
-            else depths_of(self._store, image.snapshot, conversion, solved, sources),
+            depths={} if self._request.squash else depths_of(self._store, image, conversion, solved, sources),
             usage=tuple(self._samples),
             step_usage=self._step_samples,
         )

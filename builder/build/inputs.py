@@ -7,9 +7,11 @@ operations as ``facts.definition_lines`` has them. Builds wait for this, so it o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder import __version__
@@ -20,7 +22,7 @@ from builder.build.vcs import checkout_of, commit_pin
 from builder.cache.history import INPUTS
 from builder.cache.store import Store
 from builder.errors import PybuildError
-from builder.exporter.types import ExportResult
+from builder.exporter.types import BuiltImage, ExportResult
 from builder.frontend.convert import Conversion
 from builder.frontend.redact import redact
 from builder.llb.definition import Vertex
@@ -38,17 +40,32 @@ Depths = Mapping[Digest, Mapping[int, int]]
 _WITHOUT_PIN = ("local://", "docker-image://", "oci-layout://")
 
 
-def keep(
-    store: Store,
-    request: BuildRequest,
-    prepared: PreparedContext,
-    conversions: Sequence[Conversion],
-    solved: Sequence[Solved],
-    sources: BuildSources,
-    results: Sequence[ExportResult],
-) -> str:
-    """Keep what a build that ended well was made from; the name of the document, "" when the disk refuses."""
-    vertices = {vertex.digest: vertex for one in conversions for vertex in one.definition.vertices}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A build that ended well, platform by platform."""
+
+    request: BuildRequest
+    prepared: PreparedContext
+    conversions: Sequence[Conversion]
+    solved: Sequence[Solved]
+    sources: BuildSources
+    images: Sequence[BuiltImage]
+    results: Sequence[ExportResult]
+
+
+def keep(store: Store, build: Ended) -> str:
+    """Keep what a build was made from; the name of the document, "" when that fails: no build does for it."""
+    with contextlib.suppress(PybuildError):
+        data = _document(store, build)
+        name = str(Digest.of(data))
+        store.put_doc(INPUTS, name, zlib.compress(data, 1))
+        return name
+    return ""
+
+
+def _document(store: Store, build: Ended) -> bytes:
+    request, prepared = build.request, build.prepared
+    vertices = {vertex.digest: vertex for one in build.conversions for vertex in one.definition.vertices}
     about = {
         "args": {key: _masked(key, value) for key, value in frontend_args(request, prepared)},
         "context": context_of(request, prepared),
@@ -58,34 +75,22 @@ def keep(
         "vcs": [(key, redact(value)) for key, value in vcs_of(request, prepared)],
         "version": __version__,
         "builder": str(host_platform()),
-        "pins": dict(_pins(vertices.values(), sources.pin)),
-        "images": list(_images(store, request, conversions, solved, sources, results)),
+        "pins": dict(_pins(vertices.values(), build.sources.pin)),
+        "images": list(_images(store, build)),
     }
     text = "\n".join((json.dumps(about, separators=(",", ":")), *facts.definition_lines(vertices.values())))
-    data = text.encode("utf-8", "surrogateescape")
-    name = str(Digest.of(data))
-    try:
-        store.put_doc(INPUTS, name, zlib.compress(data, 1))
-    except PybuildError:
-        return ""
-    return name
+    return text.encode("utf-8", "surrogateescape")
 
 
-def _images(
-    store: Store,
-    request: BuildRequest,
-    conversions: Sequence[Conversion],
-    solved: Sequence[Solved],
-    sources: BuildSources,
-    results: Sequence[ExportResult],
-) -> Iterator[dict[str, Any]]:
-    made = next((result.images for result in results if result.images), ())
-    for position, (conversion, result) in enumerate(zip(conversions, solved, strict=True)):
+def _images(store: Store, build: Ended) -> Iterator[dict[str, Any]]:
+    made = next((result.images for result in build.results if result.images), ())
+    rows = zip(build.conversions, build.solved, build.images, strict=True)
+    for position, (conversion, solved, image) in enumerate(rows):
         layers = made[position].layers if position < len(made) else ()
         head = conversion.definition.head
         depths: Depths = {}
-        if layers and not request.squash:
-            depths = depths_of(store, result.snapshot, conversion, result, sources)
+        if layers and not build.request.squash:
+            depths = depths_of(store, image, conversion, solved, build.sources)
         yield {
             "platform": str(conversion.platform),
             "head": None if head is None else (str(head.digest), head.index),
@@ -163,19 +168,21 @@ def vcs_of(request: BuildRequest, prepared: PreparedContext) -> Pairs:
 
 
 def depths_of(
-    store: Store, snapshot: str | None, conversion: Conversion, solved: Solved, sources: BuildSources
+    store: Store, built: BuiltImage, conversion: Conversion, solved: Solved, sources: BuildSources
 ) -> Depths:
     """Of how many of the image's layers the result of each step is made, for those that lead to it."""
-    if snapshot is None:
-        return {}
-    chain = [info.id for info in reversed(store.snapshots.chain(snapshot))]
-    depth = {name: number + 1 for number, name in enumerate(chain)}
+    below = tuple(layer.descriptor for layer in built.below)
+    chain = reversed(store.snapshots.chain(built.snapshot)) if built.snapshot is not None else ()
+    depth = {info.id: number for number, info in enumerate(chain, len(below) + 1)}
     outputs = {step.digest: step.outputs or () for step in solved.steps}
     found: dict[Digest, dict[int, int]] = {}
     for vertex in conversion.definition.vertices:
         made = outputs.get(str(vertex.digest), ())
         if isinstance(vertex.op, SourceOp):
             image = sources.images.get(image_key(vertex.op.identifier, vertex.platform))
+            if image is not None and below and image.layers[0] == below:
+                found[vertex.digest] = {0: len(below)}
+                continue
             base = store.snapshots.by_chain(image.chain_id) if image is not None and image.chain_id else None
             made = (base.id,) if base is not None else ()
         held = {index: depth[name] for index, name in enumerate(made) if name in depth}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builder.solver.progress import OnEvent
 
 KIND = "build-memo"
-VERSION = 11
+VERSION = 12
 _NO_PART = frozenset(
     {
         "context",

@@ -13,7 +13,7 @@ from builder.build.bases import BaseLayers
 from builder.build.direct import direct_layers
 from builder.build.export import TREE_OUTPUTS, export_all
 from builder.build.failed import StepKeeper
-from builder.build.inputs import keep
+from builder.build.inputs import Ended, keep
 from builder.build.layers import LayerMaker, LayerOptions
 from builder.build.learning import learn
 from builder.build.machine import Machine
@@ -175,7 +175,16 @@ def _build(job: Job, prepared: PreparedContext, dockerfile: Dockerfile) -> Build
         )
     metadata = {**metadata_of(results), **cached}
     sources = cast("BuildSources", env.sources)
-    inputs = keep(job.store, request, prepared, conversions, solved, sources, results)
+    ended = Ended(
+        request=request,
+        prepared=prepared,
+        conversions=conversions,
+        solved=solved,
+        sources=sources,
+        images=images,
+        results=results,
+    )
+    inputs = keep(job.store, ended)
     if len(platforms) == 1 and len(results) == 1:
         learn(
             store=job.store,

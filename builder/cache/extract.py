@@ -229,7 +229,9 @@ class _Applier:
         known = self._parents.get(name)
         if known is not None:
             return known
-        path = self._scope.path(resolve_in(self._scope, name))
+        path = self._below_known(name)
+        if path is None:
+            path = self._scope.path(resolve_in(self._scope, name))
         uid, gid = (0, 0) if self._owner is None else self._owner
         if self._map_owner is not None:
             uid, gid = self._map_owner(uid, gid)
@@ -241,6 +243,16 @@ class _Applier:
             self._made.update(made)
         self._parents[name] = path
         return path
+
+    def _below_known(self, name: str) -> str | None:
+        """The same for a name below a known one, if no link is in between: deep trees cost one step each."""
+        above, _, last = name.rpartition("/")
+        known = self._parents.get(above)
+        if known is None or not last:
+            return None
+        path = join(known, last)
+        st = self._writer.lstat(path)
+        return path if st is None or stat.S_ISDIR(st.st_mode) else None
 
     def _owner_of(self, entry: Entry) -> tuple[int, int]:
         if self._owner is not None:

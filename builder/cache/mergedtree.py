@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from builder.cache.differ import Change, kept_xattrs
+from builder.cache.tree import View
 from builder.cache.treepaths import SourceTree, TreeError, resolve_in, sort_names, split, walk_tree
 from builder.errors import PathNotFound
 
@@ -42,6 +43,7 @@ class MergedTree:
         self._base = base
         self._entries: dict[str, _Entry | None] = {}
         self._names: dict[str, set[str]] = {}
+        self._read: SourceTree = base
 
     def add(self, changes: Iterable[Change], source: SourceTree) -> None:
         """Lay one more layer on top; ``source`` has its content."""
@@ -55,6 +57,9 @@ class MergedTree:
                 self._put(path, _Entry(source, st))
             elif self.lstat(path) is not None:
                 self._put(path, None)
+        self._turn_to(self._base)
+        if isinstance(source, View):
+            source.close()
 
     def _parents(self, path: str, source: SourceTree, done: set[str]) -> None:
         if not path or path in done:
@@ -158,10 +163,18 @@ class MergedTree:
         """The tree that provides what is at a path."""
         entry = self._entries.get(path)
         if entry is not None:
+            self._turn_to(entry.source)
             return entry.source
         if path in self._entries or not self._shows_base(split(path)[0]):
             raise PathNotFound(f'"/{path}": not found', path=path)
         return self._base
+
+    def _turn_to(self, source: SourceTree) -> None:
+        """One layer at a time keeps its directories open: there may be many layers. They open again."""
+        if source is not self._read:
+            if isinstance(self._read, View) and self._read is not self._base:
+                self._read.close()
+            self._read = source
 
 
 def _own(st: os.stat_result) -> os.stat_result:

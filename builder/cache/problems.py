@@ -29,8 +29,8 @@ _ENTRY_HINTS = {
 def from_os(error: OSError, doing: str) -> StoreError:
     """The StoreError for a failed system call; ``doing`` completes "cannot ..."."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-    where = f" {path}" if path else ""
-    message = f"cannot {doing}:{where} {error.strerror or error}".replace(":  ", ": ")
+    where = f"{path}: " if path else ""
+    message = f"cannot {doing}: {where}{error.strerror or error}"
     if error.errno in _FULL:
         return StoreFull(message, hint=_FULL_HINT)
     if error.errno == errno.EROFS:
@@ -43,6 +43,8 @@ def from_os(error: OSError, doing: str) -> StoreError:
 def at_entry(error: OSError, doing: str) -> StoreError:
     """The same where ``doing`` names the entry of a tree; the name that the kernel was given is left out."""
     found = from_os(OSError(error.errno, error.strerror or str(error)), doing)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        found.hint = None  # the entry may be one of the build's context
     found.hint = found.hint or _ENTRY_HINTS.get(error.errno or 0)
     return found
 

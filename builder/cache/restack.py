@@ -91,8 +91,6 @@ def _tree(snapshots: SnapshotStore, snapshot: str | None, stack: ExitStack, moun
     for layer in reversed(layers):
         found, source = stack.enter_context(layer_changes(snapshots, layer))
         merged.add(found, source)
-        if isinstance(source, View):
-            source.close()  # it opens again where it is read
     return merged
 
 

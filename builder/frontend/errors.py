@@ -151,22 +151,26 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
     lowered = word.lower()
     letters = sorted(lowered)
     for candidate in candidates if word else ():
-        other = candidate.lower()
         if candidate == word:
             return ""
-        longer = abs(len(other) - len(lowered))
-        if longer < 3:
+        other = candidate.lower()
+        distance = edit_distance(lowered, other, 2)
+        if distance < 3:
             # Of two that are equally near, the one with the same letters is what was meant.
-            best = min(best, (edit_distance(lowered, other), sorted(other) != letters, longer, candidate))
+            longer = abs(len(other) - len(lowered))
+            best = min(best, (distance, sorted(other) != letters, longer, candidate))
     return f" (did you mean {best[-1]}?)" if best[-1] else ""
 
 
-def edit_distance(one: str, other: str) -> int:
-    """Insertions, deletions and replacements between two words (at most 200 characters are compared)."""
-    one, other = one[:200], other[:200]
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        previous, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
-    return row[-1]
+def edit_distance(one: str, other: str, limit: int) -> int:
+    """Insertions, deletions and replacements between two words; ``limit`` + 1 stands for all that is more."""
+    if abs(len(one) - len(other)) > limit:
+        return limit + 1
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), None)
+    if same is None:
+        return abs(len(one) - len(other))
+    if limit == 0:
+        return 1
+    one, other = one[same:], other[same:]
+    pairs = ((one[1:], other[1:]), (one[1:], other), (one, other[1:]))
+    return 1 + min(edit_distance(a, b, limit - 1) for a, b in pairs)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from builder.frontend.errors import EmptyDockerfile, SyntaxProblem
 from builder.frontend.parts import Part, directive
-from builder.frontend.source import SourceFile
+from builder.frontend.source import SourceFile, Span
 
 BLANKS = " \t\v\f\r"
 DIRECTIVES = ("syntax", "escape", "check")
@@ -214,10 +214,11 @@ class _Scanner:
         return "".join(parts)
 
     def _heredocs(self, text: str, first: int) -> tuple[Heredoc, ...]:
+        span = self.source.span(first, self.next)
         wanted = heredoc_words(text)
-        return tuple(self._heredoc_body(heredoc, first, index) for index, heredoc in enumerate(wanted))
+        return tuple(self._heredoc_body(heredoc, span, index) for index, heredoc in enumerate(wanted))
 
-    def _heredoc_body(self, heredoc: Heredoc, first: int, index: int) -> Heredoc:
+    def _heredoc_body(self, heredoc: Heredoc, span: Span, index: int) -> Heredoc:
         start = self.next
         while self.next < len(self.raw):
             line = self.raw[self.next]
@@ -226,10 +227,9 @@ class _Scanner:
             if heredoc.ends_with(end):
                 content = "".join(part + "\n" for part in self.raw[start : self.next - 1])
                 return heredoc._replace(content=content)
-        span = self.source.span(first, first)
         unclosed = heredoc.name[0] in "\"'" and "\\" not in heredoc.word
         raise SyntaxProblem(
-            f"dockerfile parse error on line {first}: unterminated heredoc",
+            f"dockerfile parse error on line {span.start}: unterminated heredoc",
             spans=(span,),
             source=self.source,
             part=Part("heredoc", index),

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import InvalidValue
-from builder.frontend.errors import BadOption, LintViolation, suggestion
+from builder.frontend.errors import BadOption, LintViolation
 from builder.frontend.instructions import Arg, Env, From, Instruction, Label, Maintainer, Onbuild, Origin
 from builder.frontend.lintrules import RULES, Rule
 from builder.frontend.parser import Dockerfile
@@ -156,10 +156,9 @@ class Linter:
             found = LintWarning(name, message, span, hint)
             self._found.setdefault(found, found._replace(part=part))
 
-    def undefined_variable(self, name: str, known: Iterable[str], at: Origin, hint: str = "") -> None:
-        """LNT-20."""
-        similar = suggestion(name, known).replace("mean ", "mean $")
-        message = f"Usage of undefined variable '${name}'{similar}"
+    def undefined_variable(self, name: str, similar: str, at: Origin, hint: str = "") -> None:
+        """LNT-20; ``similar`` is what ``suggestion`` says."""
+        message = f"Usage of undefined variable '${name}'{similar.replace('mean ', 'mean $')}"
         self.report("UndefinedVar", at, message, hint, variable(name))
 
     def raise_if_error(self) -> None:

@@ -73,8 +73,9 @@ def parse_named(name: str, value: str) -> NamedSource:
                 f"unsupported context source {value.partition(':')[0]} for {name}",
                 hint="name a directory, docker-image://…, oci-layout://…, or a git or http(s) URL",
             )
+        what = "is not a directory" if path.exists() else "not found"
         raise SourceUnavailable(
-            f'unable to prepare context: path "{value}" not found',
+            f'unable to prepare context: path "{value}" {what}',
             context=(f"for the named context {name}",),
             code="context-not-found",
         )

@@ -14,6 +14,7 @@ from builder.frontend.errors import DockerfileError
 from builder.frontend.lines import scan
 from builder.frontend.mounts import parse_mount
 from builder.frontend.parser import Dockerfile, Nodes, parse_nodes
+from builder.frontend.positions import Range
 from builder.frontend.redact import redact
 from builder.frontend.source import SourceFile
 from builder.frontend.words import expand, expand_words, is_plain
@@ -43,12 +44,27 @@ def scanner(data: bytes) -> None:
 
 
 def parser(data: bytes) -> None:
-    """Nodes survive being stored."""
+    """Nodes survive being stored, and every part has its place."""
     nodes = parse_nodes(data)
     again = Nodes.from_bytes(nodes.to_bytes())
     assert again == nodes
     one = Dockerfile.from_nodes(nodes, data)
     assert Dockerfile.from_nodes(again, data).instructions == one.instructions
+    for instruction in (*one.instructions[:2], *one.instructions[-2:]):
+        places = one.parts(instruction)
+        assert {"keyword", "end"} <= {place.part.kind for place in places}
+        for place in places:
+            _in_file(place.range, one.source)
+            assert place.range.end.line <= instruction.at.span.end
+            assert place.range.start.line >= instruction.at.span.start
+
+
+def _in_file(found: Range | None, source: SourceFile) -> None:
+    """Two characters of the file, the second not before the first."""
+    if found is not None:
+        assert found.start <= found.end
+        for line, column in found:
+            assert 1 <= column <= len(source.text.split("\n")[line - 1]) + 1
 
 
 def converter(data: bytes) -> None:
@@ -60,8 +76,10 @@ def converter(data: bytes) -> None:
         assert span is None or 1 <= span.start <= span.end <= len(dockerfile.source.lines)
         str(vertex.digest)
     found.config.to_json()
-    for warning in found.warnings:
+    for number, warning in enumerate(found.warnings):
         str(warning).encode("utf-8", "surrogateescape")
+        if number < 3:
+            _in_file(warning.range(dockerfile.source), dockerfile.source)
 
 
 def expansion(data: bytes) -> None:
@@ -163,6 +181,10 @@ def check(name: str, data: bytes) -> bool:
         for span in error.spans:
             assert 1 <= span.start <= span.end
             assert error.source is None or span.end <= len(error.source_lines)
+        place = error.range
+        if place is not None and error.source is not None and error.span is not None:
+            _in_file(place, error.source)
+            assert error.span.start <= place.start.line <= place.end.line <= error.span.end
         return False
     except PybuildError as error:
         assert error.message

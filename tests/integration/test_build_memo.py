@@ -367,3 +367,10 @@ def test_base_retagged_by_import(lab: Lab) -> None:
     case = Case(lab, {"Dockerfile": "FROM imported:1\nCOPY a /\n", "a": "one"})
     images.import_(lab.store, io.BytesIO(out.getvalue()), "imported:1")
     assert case.build().names() == ["a", "only"]
+
+
+def test_other_rules_for_keys_recall_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = BuildRequest(context=".")
+    before = memo.key_of(request)
+    monkeypatch.setattr(memo, "KEY_VERSION", 10_000)
+    assert memo.key_of(request) != before

@@ -48,6 +48,7 @@ def test_a_step_reaches_the_gateway(networks: BuildNetworks, bridge: BridgeConfi
     with networks.lease() as (lent, reason):
         assert reason == ""
         assert lent.mode == "path"
+        assert lent.gateway == bridge.subnet.replace(".0/24", ".1")
         fd = os.open(lent.path, os.O_RDONLY)
         gateway = network.ensure_bridge(bridge).gateway
         with socket.create_server((gateway, 0)) as server:

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,6 +223,30 @@ def test_hosts_limits_and_shared_memory(lab: Lab) -> None:
     with built.tree() as view:
         found = view.lstat("etc/hosts")
     assert found is None or found.st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"extra_hosts": (("me", "host-gateway"),)}, "host-gateway has no meaning"),
+        ({"ulimits": (Ulimit(name="nothing", soft=1, hard=1),)}, "unknown resource limit 'nothing'"),
+        ({"ulimits": (Ulimit(name="nofile", soft=1 << 40, hard=1 << 40),)}, "ulimit nofile=.*not permitted"),
+        ({"cgroup_parent": "../x"}, "bad cgroup path"),
+    ],
+)
+def test_options_that_no_container_can_have(lab: Lab, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(PybuildError, match=words):
+        lab.quick("FROM busybox\nRUN true\n", no_cache=True, **options)
+
+
+def test_host_gateway_is_the_host(lab: Lab) -> None:
+    built = lab.quick(
+        "FROM busybox\nRUN cat /etc/hosts > /1\n",
+        network="host",
+        allow=("network.host",),
+        extra_hosts=(("me", "host-gateway"),),
+    )
+    assert "127.0.0.1\tme" in built.read("1")
 
 
 def test_shell_user_workdir_environment(lab: Lab) -> None:

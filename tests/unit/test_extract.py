@@ -533,3 +533,26 @@ def test_umoci_unpacks_the_same(tmp_path: Path) -> None:
         }  # fmt: skip
 
     assert looks(View(ours)) == looks(View([tmp_path / "theirs"]))
+
+
+def test_deep_names_cost_one_look_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["/".join(["d"] * depth) for depth in range(1, 301)]
+    looks: list[str] = []
+    lstat = Writer.lstat
+
+    def counted(self: Writer, path: str) -> os.stat_result | None:
+        looks.append(path)
+        return lstat(self, path)
+
+    monkeypatch.setattr(Writer, "lstat", counted)
+    with Writer(tmp_path) as writer:
+        apply(io.BytesIO(b"".join(map(folder, names)) + END), writer)
+        assert len(looks) < 10 * len(names)
+        assert writer.lstat(names[-1]) is not None
+
+
+def test_a_link_below_a_known_parent_is_still_followed(tmp_path: Path) -> None:
+    data = folder("a") + member("a/f") + symlink("a/l", "/b") + folder("b") + member("a/l/x", b"1") + END
+    with Writer(tmp_path) as writer:
+        apply(io.BytesIO(data), writer)
+    assert (tmp_path / "b/x").read_bytes() == b"1"

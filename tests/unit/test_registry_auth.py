@@ -249,3 +249,11 @@ def test_importing_the_client_does_not_import_requests() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_odd_places_and_entries_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"auths": {"a.example": null}}')
+    assert DockerConfig.load(tmp_path).credentials("a.example") is None
+    with pytest.raises(RegistryError, match="cannot write credentials to /proc/none/config.json") as caught:
+        DockerConfig(path=Path("/proc/none/config.json")).login("a.example", ADA)
+    assert "DOCKER_CONFIG" in str(caught.value.hint)

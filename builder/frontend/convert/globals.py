@@ -5,7 +5,7 @@ from __future__ import annotations
 from builder.errors import InvalidValue
 from builder.frontend.convert.state import BuildState
 from builder.frontend.declared import late_global_hint, undeclared_in_from_hint
-from builder.frontend.errors import ExpansionProblem, suggestion
+from builder.frontend.errors import ExpansionProblem
 from builder.frontend.parts import argument, variable
 from builder.frontend.platformargs import platform_args
 from builder.frontend.stages import Stage
@@ -39,7 +39,8 @@ def set_globals(build: BuildState, target: Stage) -> None:
                     raise
                 for unknown in sorted(found.unmatched - build.global_names):
                     hint = late_global_hint(build.table, unknown, instruction.at.span)
-                    build.linter.undefined_variable(unknown, build.global_names, instruction.at, hint)
+                    similar = build.similar(unknown, build.global_names)
+                    build.linter.undefined_variable(unknown, similar, instruction.at, hint)
                     if hint:
                         build.global_hints[name] = hint
                 build.global_env[name] = found.text
@@ -67,7 +68,7 @@ def _lint_from(build: BuildState, defaults: dict[str, str]) -> None:
             except ExpansionProblem:
                 continue  # reported when the stage is needed
             for name in sorted(found.unmatched - build.global_names):
-                hint = suggestion(name, build.global_names)
+                hint = build.similar(name, build.global_names)
                 late = undeclared_in_from_hint(build.table, name)
                 message = f"FROM argument '{name}' is not declared{hint}"
                 build.linter.report("UndefinedArgInFrom", at, message, late, variable(name))

@@ -57,7 +57,10 @@ class Plan:
         self._waiting: list[StageState] = []
 
     def need(self, targets: Iterable[Stage]) -> None:
-        """Find everything that ``targets`` need."""
+        """Find everything that ``targets`` need; a FROM line must name something also if nobody needs it."""
+        for one in self.build.table.stages:
+            self._base_name(one.base)
+            self._platform(one.base)
         for target in targets:
             self._stage(target)
         while self._waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -30,6 +31,8 @@ from builder.oci.platform import Platform
 HISTORY_COMMENT = "buildkit.dockerfile.v0"
 DEFAULT_SHELL = ("/bin/sh", "-c")
 WINDOWS_SHELL = ("cmd", "/S", "/C")
+MAX_COMPARED = 150_000
+"""How many names of variables are compared in search of what was meant: about half a second."""
 
 
 class LocalInput:
@@ -88,6 +91,7 @@ class BuildState:
         self.locals: dict[str, LocalInput] = {}
         self._asked: dict[tuple[str, Platform], NamedContext | None] = {}
         self._main: Draft | None = None
+        self._compared = 0
 
     def local(self, name: str, label: str) -> LocalInput:
         """The local input called ``name``."""
@@ -125,6 +129,11 @@ class BuildState:
         if found is not None:
             self.contexts[name] = found
         return found
+
+    def similar(self, name: str, known: Collection[str]) -> str:
+        """What an unknown variable may have meant; a file with thousands of them gets no more guesses."""
+        self._compared += len(known)
+        return suggestion(name, known) if self._compared <= MAX_COMPARED else ""
 
     def finish_locals(self) -> None:
         """Give the local inputs their ops (CMP-07)."""
@@ -297,9 +306,9 @@ class StageState:
             hint = undeclared_hint(self.build.table, name, span, self.stage)
             if self.unknown_base and not hint:
                 continue
-            names = (*self.env, *known)
-            reasons.append(hint or f"${name} is not set here{suggestion(name, names)}")
-            self.build.linter.undefined_variable(name, names, at, hint)
+            similar = self.build.similar(name, (*self.env, *known))
+            reasons.append(hint or f"${name} is not set here{similar}")
+            self.build.linter.undefined_variable(name, similar, at, hint)
         if reasons:
             before = self.build.unset.get(span)
             self.build.unset[span] = "; ".join(dict.fromkeys([before, *reasons] if before else reasons))

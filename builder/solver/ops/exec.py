@@ -25,7 +25,7 @@ from builder.solver.types import FailedStep, Result
 from runtime import capabilities
 from runtime.cdi import Edits
 from runtime.errors import CommandNotExecutable, SetupFailed
-from runtime.hosts import host_resolv_conf, hosts_file, resolv_conf
+from runtime.hosts import HOST_GATEWAY, host_resolv_conf, hosts_file, parse_add_host, resolv_conf
 from runtime.plan import MASKED_PATHS, READONLY_PATHS
 from runtime.spec import (
     ContainerSpec,
@@ -139,6 +139,15 @@ def _network(op: ExecOp, env: SolveEnv, reporter: Reporter, stack: ExitStack) ->
             return stack.enter_context(env.networks().lease(reporter, reusable=op.security == "sandbox"))
 
 
+def _extra_hosts(op: ExecOp, network: Network) -> tuple[tuple[str, str], ...]:
+    """The step's own names; ``host-gateway`` is this machine as the step reaches it (BadHostEntry if not)."""
+    gateway = "127.0.0.1" if network.mode == "host" else network.gateway
+    return tuple(
+        parse_add_host(f"{name}={address}", gateway=gateway) if address == HOST_GATEWAY else (name, address)
+        for name, address in op.meta.extra_hosts
+    )
+
+
 def _spec(
     op: ExecOp,
     vertex: Vertex,
@@ -152,7 +161,9 @@ def _spec(
     sandboxed = op.security == "sandbox"
     files = (
         FileMount(
-            target="/etc/hosts", data=hosts_file(hostname, extra=op.meta.extra_hosts).encode(), mode=0o644
+            target="/etc/hosts",
+            data=hosts_file(hostname, extra=_extra_hosts(op, network)).encode(),
+            mode=0o644,
         ),
         FileMount(
             target="/etc/resolv.conf",

@@ -11,6 +11,7 @@ from typing import Literal
 
 from builder.solver.env import RunHandle, SolveEnv
 from builder.solver.reporter import Reporter
+from runtime.errors import ContainerError
 from runtime.spec import ContainerSpec, ExitStatus
 
 
@@ -25,6 +26,8 @@ def run_container(spec: ContainerSpec, env: SolveEnv, reporter: Reporter) -> tup
     try:
         try:
             handle = env.executor().run(spec, stdin=None, stdout=out_write, stderr=err_write)
+        except ValueError as error:
+            raise ContainerError(f"invalid container specification: {error}", code="invalid-spec") from error
         finally:
             os.close(out_write)
             os.close(err_write)

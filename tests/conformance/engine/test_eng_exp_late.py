@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from builder import images
+from builder.build import history
 from builder.build.request import BuildResult
 from builder.cache.fsck import check
 from builder.cache.store import Store
@@ -317,3 +318,21 @@ def test_nothing_of_it_is_kept(lab: Lab, memory: Registry, base: Base) -> None:
     assert cause.text == f"base image {name} was not downloaded, or is not now"
     lab.store.prune(all=True)
     assert check(lab.store.root) == ()
+
+
+@row("HSY-02", "ATT-08")
+def test_the_record_names_the_layers_of_a_base_that_was_not_fetched(
+    lab: Lab, base: Base, memory: Registry
+) -> None:
+    name = f"{memory.host}/b/recorded:1"
+    made = base(name)
+    push(lab, LINKED.format(name), f"{memory.host}/t/recorded:1")
+    record = history.finalized(lab.store, history.find(lab.store))
+    (item,) = [item for item in history.attachments(lab.store, record) if item.predicate]
+    found = json.loads(history.attachment_bytes(lab.store, item))
+    told = found["runDetails"]["metadata"]["buildkit_metadata"]["layers"].values()
+    depths = sorted(len(layers) for ((layers),) in told)
+    assert depths[0] == 2
+    assert depths[-1] == 4
+    below = [str(layer.descriptor.digest) for layer in made.layers]
+    assert all([layer["digest"] for layer in layers[:2]] == below for ((layers),) in told)
