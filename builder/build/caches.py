@@ -325,7 +325,7 @@ def check_places(request: BuildRequest) -> None:
             continue
         _check(spec)
         backend.exporter(spec, access)
-        if spec.type == "local":
+        if spec.type == "local" and not spec.on("ignore-error"):
             preflight.directory(spec.needed("dest"))
 
 

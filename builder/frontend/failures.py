@@ -9,7 +9,6 @@ from builder.errors import PathNotFound, SolveError, SourceUnavailable, StepFail
 from builder.frontend.convert.remote import kind_of
 from builder.frontend.errors import DockerfileError
 from builder.frontend.instructions import Add, Copy, From, Instruction, Run
-from builder.frontend.mounts import mount_field
 from builder.frontend.parser import Dockerfile
 from builder.frontend.parts import Part, argument, text, value_of
 from builder.frontend.paths import absolute
@@ -59,8 +58,9 @@ def _part(instruction: Instruction, links: list[BaseException], escape: str) -> 
         case Add() if unavailable:
             remote = [source for source in instruction.sources if _is_remote(source)]
             return text(remote[0]) if len(remote) == 1 else None
-        case Run() if missing is not None or unavailable:
-            return _mount(instruction, missing, escape)
+        case Run() if unavailable:
+            named = [nth for nth, name in enumerate(instruction.mount_sources) if name]
+            return Part("field-value", named[0], "from") if len(named) == 1 else None
         case _:
             return None
 
@@ -90,15 +90,3 @@ def _may_be(word: str, path: str, escape: str) -> bool:
         if name and re.fullmatch(pattern, absolute("/", path), re.DOTALL):
             return True
     return False
-
-
-def _mount(instruction: Run, missing: str | None, escape: str) -> Part | None:
-    """The mount whose source is missing, or the only one that comes from elsewhere."""
-    named = [nth for nth, name in enumerate(instruction.mount_sources) if name]
-    if missing is None:
-        return Part("field-value", named[0], "from") if len(named) == 1 else None
-    for nth, mount in enumerate(instruction.mounts):
-        source = mount_field(mount, "source")
-        if source and _may_be(source, missing, escape):
-            return Part("field-value", nth, "source")
-    return None

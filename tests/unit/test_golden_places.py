@@ -207,7 +207,9 @@ def test_the_range_is_what_is_wrong(name: str) -> None:
     token, line, column = EXACT[name]
     assert data.decode().split("\n")[line - 1][column - 1 :].startswith(token)
     assert error.range == ((line, column), (line, column + len(token)))
+    assert error.source is not None
     assert error.range.cut(error.source) == token
+    assert error.span is not None
     assert error.span.start <= line <= error.span.end
     assert said == {"line": line, "column": column, "end_line": line, "end_column": column + len(token)}
 

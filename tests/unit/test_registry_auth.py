@@ -254,6 +254,6 @@ def test_importing_the_client_does_not_import_requests() -> None:
 def test_odd_places_and_entries_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"auths": {"a.example": null}}')
     assert DockerConfig.load(tmp_path).credentials("a.example") is None
-    with pytest.raises(RegistryError, match="cannot write credentials to /proc/none/config.json") as caught:
+    with pytest.raises(RegistryError, match=r"cannot write credentials to /proc/none/config.json") as caught:
         DockerConfig(path=Path("/proc/none/config.json")).login("a.example", ADA)
     assert "DOCKER_CONFIG" in str(caught.value.hint)

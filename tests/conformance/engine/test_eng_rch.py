@@ -145,7 +145,7 @@ def test_failures(many: Machines, tmp_path: Path) -> None:
     built = lab.build(context, TEXT, cache_to=cache(f"type=local,dest={there},ignore-error=true"))
     assert built.image_id
     assert "exporting cache to client directory failed" in warned(lab)
-    with pytest.raises(PybuildError, match="cannot write cache"):
+    with pytest.raises(PybuildError, match=r"cannot write .*is not a directory"):
         lab.build(context, TEXT, cache_to=cache(f"type=local,dest={there}"))
     broken = tmp_path / "broken"
     broken.mkdir()

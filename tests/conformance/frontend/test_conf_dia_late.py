@@ -127,3 +127,22 @@ def test_how_a_failed_build_tells_its_warnings(command: Runner, tmp_path: Path) 
     assert [one["short"] for event in events for one in event.get("warnings") or ()] != []
     (tmp_path / "Dockerfile").write_text("# check=skip=StageNameCasing\nFROM busybox AS Big\nCOPPY a /\n")
     assert "warning" not in command.run("build", "--progress=plain", tmp_path, status=1).err
+
+
+@row("CPY-04", "DIA-02")
+@root_only
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("FROM scratch\nCOPY a \\\n  # no\n  dist-$v /x/\n", (4, 3, 10)),
+        ('FROM scratch\nENV v=1\nCOPY ["a", "gone/$v", "/x/"]\n', (3, 12, 21)),
+        ("FROM scratch\nCOPY --parents a b/./gone /x/\n", (2, 18, 26)),
+        ("FROM scratch AS b\nFROM scratch\nCOPY --from=b gone /x\n", (3, 15, 19)),
+        ("FROM scratch\nADD http://127.0.0.1:1/$v /x\n", (2, 5, 26)),
+    ],
+)
+def test_the_word_that_a_failure_is_about(lab: Lab, text: str, place: tuple[int, int, int]) -> None:
+    with pytest.raises(SolveError) as caught:
+        lab.quick(text, {"a": "", "b/f": ""})
+    line, column, end = place
+    assert caught.value.range == ((line, column), (line, end))

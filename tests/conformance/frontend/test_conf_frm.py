@@ -164,6 +164,8 @@ def test_what_cannot_be_a_base() -> None:
     assert message("FROM a:b:c\n").startswith('failed to parse stage name "a:b:c": ')
     assert message("FROM --platform=$p a\n") == "empty platform value from expression $p"
     assert message("FROM --platform=a/b/c/d a\n").startswith("failed to parse platform a/b/c/d")
+    for unused in ("FROM ${v} AS b", "FROM --platform=$p x AS b", "FROM --platform=a/b/c/d x", "FROM x${"):
+        assert problem(f"FROM a\n{unused}\nFROM c\n").spans[0].start == 2, "also where nobody needs it"
     found = problem(
         "FROM x AS a\nCOPY --from=c y z\nFROM a AS b\nFROM x AS c\nRUN --mount=from=b,target=/b d\n"
     )

@@ -1,6 +1,8 @@
-"""Option values are read as Go's encoding/csv reads them."""
+"""What users say: option values as Go's encoding/csv reads them, caches that cannot work, a missing HOME."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 
@@ -9,6 +11,7 @@ from builder.build.caches import check_places
 from builder.csvline import csv_fields
 from builder.errors import ExportError, UsageError
 from builder.remotecache.spec import CacheSpec
+from cli.settings import Settings, home_of_user
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,10 @@ def test_caches_are_checked_before_the_build(text: str) -> None:
         return
     with pytest.raises((UsageError, ExportError)):
         check_places(request)
+
+
+def test_a_home_that_is_not_said_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environ in ({}, {"HOME": ""}):
+        assert str(Settings(environ).home) == home_of_user() != "~"
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
+    assert home_of_user() == "/"
