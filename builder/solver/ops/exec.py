@@ -272,11 +272,10 @@ def _run(spec: ContainerSpec, vertex: Vertex, env: SolveEnv, reporter: Reporter)
         assert isinstance(vertex.op, ExecOp)
         raise not_started(vertex.op, error, vertex.platform) from error
     except SetupFailed as error:
-        from builder.solver.ops.failures import cache_source_missing, setup_hint
+        from builder.solver.ops.failures import setup_hint, source_missing
 
-        assert isinstance(vertex.op, ExecOp)
-        missing = cache_source_missing(vertex.op, error)
+        missing = source_missing(vertex, error)
         if missing is not None:
-            raise missing from error
+            raise missing from None
         error.hint = error.hint or setup_hint(error)
         raise

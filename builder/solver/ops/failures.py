@@ -6,8 +6,9 @@ import errno
 import re
 
 from builder.cache import ownership
-from builder.errors import SolveError, StepFailed, StepTimedOut
+from builder.errors import PathNotFound, PybuildError, SolveError, StepFailed, StepTimedOut
 from builder.frontend.durations import format_duration
+from builder.llb.definition import Vertex
 from builder.llb.ops import ExecOp
 from builder.oci.platform import Platform, host_platform
 from builder.solver.env import SolveEnv
@@ -76,12 +77,15 @@ def setup_hint(error: SetupFailed) -> str | None:
     return None
 
 
-def cache_source_missing(op: ExecOp, error: SetupFailed) -> SolveError | None:
-    """The failure of a cache mount whose source cannot be had, if ``error`` is that (MNT-19)."""
-    path = error.path.strip("/")
+def source_missing(vertex: Vertex, error: SetupFailed) -> PybuildError | None:
+    """The failure of a mount whose source cannot be had, if ``error`` is that (MNT-19, CHK-08)."""
+    op, path = vertex.op, error.path.strip("/")
+    assert isinstance(op, ExecOp)
     for mount in op.mounts:
-        if error.call == "openat2" and mount.type == "cache" and path and mount.selector.strip("/") == path:
-            loop = error.errno == errno.ELOOP
+        if error.call != "openat2" or not path or mount.selector.strip("/") != path:
+            continue
+        loop = error.errno == errno.ELOOP
+        if mount.type == "cache":
             return SolveError(
                 f'cache mount {mount.dest}: source "{path}": '
                 f"{'too many symbolic links' if loop else 'not found in the cache'}",
@@ -89,6 +93,11 @@ def cache_source_missing(op: ExecOp, error: SetupFailed) -> SolveError | None:
                 hint="source= is a path inside the cache; a link in it is followed with the cache as its "
                 "root, so one that leads out of it leads nowhere",
             )
+        if mount.type == "bind" and mount.input >= 0 and not loop:
+            missing = PathNotFound(f'"/{path}": not found', path=path)
+            missing.name_ref(str(vertex.inputs[mount.input].digest))
+            missing.hint = f"source= of the mount at {mount.dest} is a path in what from= names"
+            return missing
     return None
 
 

@@ -97,3 +97,15 @@ def test_a_link_does_not_lead_out_of_a_cache(lab: Lab, tmp_path: Path) -> None:
         assert (error.filename, error.first_line) == ("Dockerfile", 2)
         assert (error.hint or "").startswith("source= is a path inside the cache; a link in it is followed")
     assert (tmp_path / "outside/f").read_text() == "outside"
+
+
+@root
+@pytest.mark.parametrize("more", ["", ",rw"])
+def test_a_bind_source_that_is_not_there(lab: Lab, more: str) -> None:
+    """Said as for a COPY, whichever side finds out (CHK-08)."""
+    with pytest.raises(PybuildError) as caught:
+        lab.quick(
+            f"FROM busybox AS a\nFROM busybox\nRUN --mount=from=a,source=/no/such,target=/x{more} true\n"
+        )
+    assert caught.value.message.endswith('"/no/such": not found')
+    assert "failed to compute cache key" in caught.value.message and "/x" in str(caught.value.hint)
