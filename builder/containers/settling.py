@@ -8,6 +8,7 @@ starts when nobody owned it (``main``), or the next command that lists container
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from builder.cache.store import Store
@@ -64,9 +65,10 @@ def _claim(container: Container) -> bool:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError:
         return False
-    for name in os.listdir(container.directory):
-        if name.startswith(f"{_NOTED}-") and name != path.name:
-            (container.directory / name).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # somebody removes the container
+        for name in os.listdir(container.directory):
+            if name.startswith(f"{_NOTED}-") and name != path.name:
+                (container.directory / name).unlink(missing_ok=True)
     return True
 
 

@@ -182,6 +182,11 @@ def _check_keys(kind: str, given: dict[str, str | None]) -> None:
     if "required" in given and kind not in ("secret", "ssh"):
         message = f"unexpected key 'required' for mount type '{kind}'"
         raise BadFlag(message, part=field("required", "field"))
+    order = list(given)
+    for key in ("size", "required"):
+        if key in given and "type" in given and order.index(key) < order.index("type"):
+            message = f"unexpected key '{key}' for mount type 'bind'"
+            raise BadFlag(message, part=field(key, "field"), hint=f"put type={kind} before {key}")
     if "env" in given and kind != "secret":
         raise BadFlag(f"unexpected key 'env' for mount type '{kind}'", part=field("env", "field"))
     for key in ("mode", "uid", "gid"):

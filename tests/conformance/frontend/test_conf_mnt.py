@@ -385,6 +385,8 @@ def test_keys_that_do_not_fit() -> None:
         assert message(f"type=cache,target=/t,{key}={value}") == f"invalid value {value} for {key}"
     assert message("target=/t,ro=maybe") == "invalid value for readonly: maybe"
     assert message("type=tmpfs,target=/t,size=big") == "invalid value for size: big"
+    assert message("required,type=secret,id=x") == "unexpected key 'required' for mount type 'bind'"
+    assert message("target=/t,size=1m,type=tmpfs") == "unexpected key 'size' for mount type 'bind'"
     for kind in ("bind", "cache", "tmpfs"):
         assert (
             message(f"type={kind},target=/t,required") == f"unexpected key 'required' for mount type '{kind}'"
