@@ -8,11 +8,12 @@ from typing import Literal
 
 from builder.cache.store import Store
 from builder.cache.types import StoredImage
-from builder.errors import InvalidValue, NoSuchImage, StoreError
+from builder.errors import BlobMissing, InvalidValue, NoSuchImage, StoreError
 from builder.images.select import find
 from builder.oci.digest import Digest
 from builder.oci.reference import Reference
 
+_TRIES = 3
 InUse = Callable[[Digest], str | None]
 
 
@@ -41,10 +42,21 @@ def tag(store: Store, source: str, target: str) -> Digest | None:
     reference = Reference.parse(target).with_default_tag()
     if reference.digest is not None:
         raise InvalidValue(f"refusing to create a tag with a digest reference: {target}")
-    image = find(store, source)
-    before = store.images.tag(str(reference), image.manifest)
+    image, before = _named(store, source, str(reference))
     store.events.add("image", "tag", str(image.id), {"name": reference.familiar})
     return before
+
+
+def _named(store: Store, source: str, name: str) -> tuple[StoredImage, Digest | None]:
+    """``source`` gets the name. One that was replaced or removed meanwhile is looked for again."""
+    for _ in range(_TRIES):
+        image = find(store, source)
+        try:
+            return image, store.images.tag(name, image.manifest)
+        except BlobMissing:
+            continue
+    image = find(store, source)
+    return image, store.images.tag(name, image.manifest)
 
 
 def remove(

@@ -20,6 +20,7 @@ from builder.cache.store import Store
 from builder.cache.tree import View
 from builder.errors import BlobMissing, DigestMismatch, InvalidValue, NoSuchImage, PybuildError, UsageError
 from builder.exporter.image import assemble_index
+from builder.images import naming
 from builder.oci.config import ImageConfig
 from builder.oci.descriptor import OCI_LAYER
 from builder.oci.digest import Digest
@@ -63,6 +64,24 @@ def tar_of(files: dict[str, bytes], links: dict[str, str] | None = None) -> byte
 
 
 # tags and removal
+
+
+def test_an_image_removed_while_it_is_tagged(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_image(store, tmp_path, "a:1")
+    find, looked = naming.find, []
+
+    def removed_at_once(store: Store, text: str) -> object:
+        found = find(store, text)
+        looked.append(text)
+        if len(looked) == 1:
+            images.remove(store, "a:1")
+        return found
+
+    monkeypatch.setattr(naming, "find", removed_at_once)
+    with pytest.raises(NoSuchImage):
+        images.tag(store, "a:1", "b:1")
 
 
 def test_tag_moves_a_name_and_says_what_had_it(store: Store, tmp_path: Path) -> None:
