@@ -120,8 +120,8 @@ class BuildSources:
 
         def compute() -> bytes:
             selection = ContentHasher(tree, on_read=on_read).select(copies)
-            self._remember_entries(tree, selection_name(selection.digest, copies), selection.entries)
-            return str(selection.digest).encode()
+            self._remember_entries(tree, selection_name(selection.key, copies), selection.entries)
+            return selection.key.encode()
 
         selector = _selectors(copies)
         prefixes = tuple(_literal_prefix(copy) for copy in copies)

@@ -73,11 +73,14 @@ class Guard:
 
     def _measure(self) -> None:
         used = _Use(self._store, self._limits)
-        if not used.fits:
-            _make_room(self._store, self._limits, used.unfinished)
+        vain = 0
+        while not used.fits:  # other builds take at once what becomes free: only a look at the end decides
+            self._stop.check()
+            freed = _make_room(self._store, self._limits, used.unfinished)
             used = _Use(self._store, self._limits)
-        if not used.fits:
-            raise _exceeded(self._store, self._limits, used)
+            vain = 0 if freed else vain + 1
+            if vain > 1 and not used.fits:
+                raise _exceeded(self._store, self._limits, used)
         self._free_then, self._headroom = used.free, used.headroom
 
 
@@ -185,16 +188,18 @@ def _due(store: Store, size: int, free: int) -> bool:
     return found is not None
 
 
-def _make_room(store: Store, limits: SpaceLimits, unfinished: int) -> None:
-    """What is not needed goes: first what costs least to have again."""
+def _make_room(store: Store, limits: SpaceLimits, unfinished: int) -> bool:
+    """What is not needed goes: first what costs least to have again. Whether anything went."""
     from builder.cache.gc import apply
 
     cap = max(limits.max_used - unfinished, 1) if limits.max_used else 0
+    freed = False
     for everything in (False, True):
         policy = Policy(
             everything=everything, max_used=cap, reserved=limits.reserved, min_free=limits.min_free
         )
-        apply(store, policy, None)
+        freed = bool(apply(store, policy, None).rows) or freed
+    return freed
 
 
 def _unfinished(tmp: str) -> int:
@@ -218,15 +223,15 @@ def _unfinished(tmp: str) -> int:
 def _exceeded(store: Store, limits: SpaceLimits, used: _Use) -> StoreFull:
     rows = used.kept.rows
     needed = sum(row.size for row in rows if row.in_use) + used.unfinished
-    parts = [("needed by running builds and containers", needed)]
-    parts.append(("other build cache", used.total - needed))
+    other = used.total - needed
+    parts = [("needed by running builds and containers", needed), ("other build cache", other)]
     sizes: dict[str, int] = dict(store.db.all("SELECT digest, size FROM blobs"))
     images = sum(sizes.get(digest, 0) for digest in used.kept.image_blobs)
     parts.append(("beside it, images and their layers", images))
     if limits.max_used and used.total > limits.max_used:
         message = (
             f"the build cache takes {size_text(used.total)}, more than the limit of "
-            f"{size_text(limits.max_used)}, and all of it is needed"
+            f"{size_text(limits.max_used)}, and {'no more of it can go' if other else 'all of it is needed'}"
         )
         hint = "raise --max-used, or build less at a time; finished steps are kept as far as they fit"
     else:

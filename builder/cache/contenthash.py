@@ -37,14 +37,20 @@ _TYPES = {
     stat.S_IFIFO: "6",
 }
 _EMPTY = hashlib.sha256().digest()
+_INSIDE = b"inside\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The digest of a selection, and (path, hex digest) of its entries, directories by their header."""
+    """The digest of a selection, and (path, hex digest) of its entries, directories by their header.
+
+    ``key`` is what a cache key takes. It is the digest, unless that is the one of a file inside a directory:
+    the file itself has the same, and a copy of it makes another tree.
+    """
 
     digest: str
     entries: tuple[tuple[str, str], ...]
+    key: str
 
 
 class ContentHasher:
@@ -74,9 +80,9 @@ class ContentHasher:
     def select(self, copies: Sequence[Copy]) -> Selection:
         """The digest of what copy actions read. PathNotFound for what must be there and is not."""
         self._entries = []
-        digests = [self._copy(copy) for copy in copies]
-        digest = digests[0] if len(digests) == 1 else hashlib.sha256(b"\0".join(map(_text, digests))).digest()
-        return Selection(f"sha256:{digest.hex()}", tuple(self._entries))
+        found = [self._copy(copy) for copy in copies]
+        digest, key = (_joined([pair[place] for pair in found]) for place in (0, 1))
+        return Selection(f"sha256:{digest.hex()}", tuple(self._entries), f"sha256:{key.hex()}")
 
     def tree(self) -> str:
         """The digest of the whole tree, the root's own mode and owner included."""
@@ -93,16 +99,19 @@ class ContentHasher:
 
     # --- selections
 
-    def _copy(self, copy: Copy) -> bytes:
-        """A path by its own digest; what wildcards and patterns select as a list (CHK-06)."""
+    def _copy(self, copy: Copy) -> tuple[bytes, bytes]:
+        """The digest of one copy and its part of the key: a path by its own digest; what wildcards and
+        patterns select as a list (CHK-06).
+        """
         sources = find_sources(
             self._tree, copy.src, wildcards=copy.allow_wildcard, follow=copy.follow_symlink
         )
         filtered = bool(copy.include_patterns or copy.exclude_patterns)
         if not filtered and len(sources) == 1 and not sources[0].matched:
-            return self._source(sources[0], copy)
+            digest = self._source(sources[0], copy)
+            return digest, digest
         listed: list[bytes] = []
-        alone = b""
+        alone, inside = b"", False
         pattern = clean(copy.src).rpartition("/")[2]
         for source in sources:
             if excludes_source(source, copy.exclude_patterns):
@@ -110,11 +119,13 @@ class ContentHasher:
             top = _key(f"/{source.tail}") if source.matched else b""
             for relative, digest in self._listed(source, copy, filtered=filtered):
                 listed.append((top + relative or b"\0") + _text(digest))
-                counted = not (source.is_dir and copy.dir_contents)
-                alone = digest if not relative and counted and _named(source, pattern) else b""
+                counted = bool(relative) or not (source.is_dir and copy.dir_contents)
+                alone = digest if counted and _named(source, relative, pattern) else b""
+                inside = bool(relative)
         if len(listed) == 1 and alone:
-            return alone
-        return hashlib.sha256(b"".join(listed)).digest()
+            return alone, hashlib.sha256(_INSIDE + alone).digest() if inside else alone
+        digest = hashlib.sha256(b"".join(listed)).digest()
+        return digest, digest
 
     def _source(self, source: Source, copy: Copy) -> bytes:
         if source.is_dir:
@@ -259,8 +270,15 @@ def _counted(xattrs: dict[str, bytes]) -> bytes:
     )
 
 
-def _named(source: Source, pattern: str) -> bool:
+def _named(source: Source, relative: bytes, pattern: str) -> bool:
+    """Whether an entry has the pattern's own name."""
+    if relative:
+        return relative.rpartition(b"\0")[2] == _encode(pattern)
     return not source.matched or source.name.rpartition("/")[2] == pattern
+
+
+def _joined(digests: list[bytes]) -> bytes:
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"\0".join(map(_text, digests))).digest()
 
 
 def _key(path: str) -> bytes:

@@ -112,11 +112,8 @@ def selection_digest(node: Node, position: int, snapshot: str, store: Store) -> 
     from builder.cache.contenthash import ContentHasher
 
     try:
-        digest = str(
-            ContentHasher(View(store.snapshots.layers(snapshot), userxattr=store.snapshots.userxattr))
-            .select(copies)
-            .digest
-        )
+        view = View(store.snapshots.layers(snapshot), userxattr=store.snapshots.userxattr)
+        digest = ContentHasher(view).select(copies).key
     except PathNotFound:
         return f"missing in {snapshot}"
     store.put_doc("content", memo, digest.encode())

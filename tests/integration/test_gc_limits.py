@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from builder.build.space import tidy
+from builder.cache import faults
 from builder.cache.fsck import check
 from builder.cache.limits import SpaceLimits
 from builder.cache.store import Store
@@ -104,6 +105,29 @@ def test_what_another_process_needs_is_not_taken(lab: Lab) -> None:
         assert caught.value.code == "disk-limit"
         assert mine <= {info.id for info in lab.store.snapshots.list()}
     lab.build(lab.context(), fill(1, 20), space=LIMIT)
+
+
+def test_what_others_write_while_room_is_made_goes_as_well(lab: Lab) -> None:
+    lab.build(lab.context(), fill(0, 20))
+    written = 0
+
+    def write(name: str) -> None:
+        nonlocal written
+        if name != "gc.renamed" or written == 3:
+            return
+        written += 1
+        active = other.snapshots.prepare(None)
+        (active.upper / "file").write_bytes(b"x" * 25 * MB)
+        other.snapshots.commit(active)
+
+    with Store.open(lab.store.root) as other:
+        faults.hook = write
+        try:
+            lab.build(lab.context(), fill(1, 20), space=LIMIT)
+        finally:
+            faults.hook = None
+    assert written == 3
+    assert used(lab) <= LIMIT.max_used
 
 
 def test_a_disk_keeps_its_free_space(tmp_path: Path) -> None:

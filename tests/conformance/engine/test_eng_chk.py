@@ -258,14 +258,20 @@ def test_filters_count_what_they_let_through_and_its_parents(tree: Path) -> None
     assert filtered(exclude_patterns=("f",)) == model("e", "e/deep") != before
     (tree / "same").mkdir()
     (tree / "same/same").touch()
-    inside = filtered("/same", exclude_patterns=("f",))
-    assert inside == model_list(("/same", model_entry(tree / "same/same")))
-    (tree / "same/same").rename(tree / "other")
-    (tree / "same").rmdir()
-    (tree / "other").rename(tree / "same")
-    assert filtered("/same", exclude_patterns=("f",)) == named(model_entry(tree / "same")) != inside, (
-        "a file is another thing than a directory with a file of its name"
+    (tree / "same/other").touch()
+    assert filtered("/same", exclude_patterns=("same",)) == model_list(
+        ("/other", model_entry(tree / "same/other"))
     )
+    only = Copy(src="/same", dest="/x", dir_contents=True, exclude_patterns=("other",))
+    inside = ContentHasher(View([tree])).select([only])
+    assert inside.digest == named(model_entry(tree / "same/same")), "one match of the pattern's own name"
+    (tree / "same/same").rename(tree / "moved")
+    (tree / "same/other").unlink()
+    (tree / "same").rmdir()
+    (tree / "moved").rename(tree / "same")
+    alone = ContentHasher(View([tree])).select([only])
+    assert alone.digest == inside.digest == alone.key
+    assert alone.key != inside.key, "a file is another thing than a directory with a file of its name"
 
 
 @row("CHK-06")
@@ -367,3 +373,12 @@ def test_digests_of_snapshots_survive_the_process(tmp_path: Path) -> None:
     with watched(own / "f") as opened, Store.open(tmp_path / "root") as store:
         assert tree_digest(store, snapshot) == before
     assert opened == []
+
+
+@row("CHK-06")
+def test_a_file_and_a_directory_with_such_a_file_are_copied_each_as_it_is(lab: Lab) -> None:
+    text = "FROM scratch\nCOPY --exclude=other same /x\n"
+    inside = lab.context({"Dockerfile": text, "same/same": "s", "same/other": "o"})
+    alone = lab.context({"Dockerfile": text, "same": "s"})
+    assert Built(lab, lab.build(inside, text)).read("x/same") == "s"
+    assert Built(lab, lab.build(alone, text)).read("x") == "s"
