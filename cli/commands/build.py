@@ -119,7 +119,6 @@ FLAGS = (
 
 
 LIMIT_FLAGS = ("memory", "memory-swap", "cpu-shares", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems")
-_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 
 
 def run(app: App, args: Args) -> int:
@@ -322,45 +321,9 @@ def _network(text: str) -> str:
 def _outputs(app: App, args: Args) -> tuple[OutputSpec, ...]:
     if not any(args.given(name) for name in ("output", "push", "annotation")):
         return ()
-    from dataclasses import replace
+    from cli.build_outputs import outputs
 
-    from builder.exporter.types import OutputSpec
-    from cli.output_attributes import parsed
-
-    found = parsed(app, args.many("output"))
-    if args.on("push"):
-        pushed = [replace(spec, push=True) if spec.type == "image" else spec for spec in found]
-        found = pushed if pushed != found else [*found, OutputSpec(type="image", push=True)]
-    if not found or (args.on("load") and not any(spec.type == "image" for spec in found)):
-        found.append(OutputSpec(type="image"))
-    if args.many("annotation"):
-        found = [_annotated(spec, args.many("annotation")) for spec in found]
-    to_stdout = [spec for spec in found if spec.dest == "-"]
-    if len(to_stdout) > 1:
-        raise UsageError("only one output can go to stdout")
-    if to_stdout and is_terminal(1):
-        raise UsageError(
-            f"refusing to write the {to_stdout[0].type} output to a terminal",
-            hint="redirect it, or use dest=FILE",
-        )
-    return tuple(found)
-
-
-def _annotated(spec: OutputSpec, annotations: tuple[str, ...]) -> OutputSpec:
-    """``--annotation [TYPE[,TYPE]:]KEY=VALUE`` added to an output (EXP-11)."""
-    from dataclasses import replace
-
-    from builder.exporter.types import parse_annotation
-
-    added = []
-    for item in annotations:
-        key, value = pair(item, "annotation")
-        kinds, colon, rest = key.partition(":")
-        if colon and all(kind.partition("[")[0] in _ANNOTATED for kind in kinds.split(",")):
-            added += [parse_annotation(f"annotation-{kind}.{rest}", value) for kind in kinds.split(",")]
-        else:
-            added.append(parse_annotation(f"annotation.{key}", value))
-    return replace(spec, annotations=(*spec.annotations, *added))
+    return outputs(app, args)
 
 
 def _epilogue(app: App, args: Args, request: BuildRequest, result: BuildResult) -> None:
