@@ -6,25 +6,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from builder.errors import UsageError
-from builder.exporter.types import ATTRIBUTES, OutputSpec, parse_annotation
+from builder.exporter.types import ATTRIBUTES, Annotation, OutputSpec, parse_annotation
 from cli.app import App, is_terminal
 from cli.flags import Args
 from cli.suggest import did_you_mean
 from cli.units import pair
 
-_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
-
 
 def outputs(app: App, args: Args) -> tuple[OutputSpec, ...]:
     """Where the result goes. Raises UsageError, also for an attribute that is nearly one we know."""
-    found = _parsed(app, args.many("output"))
+    annotations = _annotations(args.many("annotation"))
+    image = OutputSpec(type="image", annotations=annotations)
+    found = _parsed(app, args.many("output"), annotations)
     if args.on("push"):
         pushed = [replace(spec, push=True) if spec.type == "image" else spec for spec in found]
-        found = pushed if pushed != found else [*found, OutputSpec(type="image", push=True)]
+        found = pushed if pushed != found else [*found, replace(image, push=True)]
     if not found or (args.on("load") and not any(spec.type == "image" for spec in found)):
-        found.append(OutputSpec(type="image"))
-    if args.many("annotation"):
-        found = [_annotated(spec, args.many("annotation")) for spec in found]
+        found.append(image)
     to_stdout = [spec for spec in found if spec.dest == "-"]
     if len(to_stdout) > 1:
         raise UsageError("only one output can go to stdout")
@@ -36,24 +34,24 @@ def outputs(app: App, args: Args) -> tuple[OutputSpec, ...]:
     return tuple(found)
 
 
-def _annotated(spec: OutputSpec, annotations: tuple[str, ...]) -> OutputSpec:
-    """``--annotation [TYPE[,TYPE]:]KEY=VALUE`` added to an output (EXP-11)."""
-    added = []
-    for item in annotations:
-        key, value = pair(item, "annotation")
-        kinds, colon, rest = key.partition(":")
-        if colon and all(kind.partition("[")[0] in _ANNOTATED for kind in kinds.split(",")):
-            added += [parse_annotation(f"annotation-{kind}.{rest}", value) for kind in kinds.split(",")]
+def _annotations(texts: Iterable[str]) -> tuple[Annotation, ...]:
+    """What ``--annotation [TYPE[,TYPE]:]KEY=VALUE`` adds to every output (EXP-11)."""
+    found = []
+    for text in texts:
+        name, value = pair(text, "annotation")
+        kinds, colon, key = name.partition(":")
+        if colon:
+            found += [parse_annotation(f"annotation-{kind}.{key}", value) for kind in kinds.split(",")]
         else:
-            added.append(parse_annotation(f"annotation.{key}", value))
-    return replace(spec, annotations=(*spec.annotations, *added))
+            found.append(parse_annotation(f"annotation.{name}", value))
+    return tuple(found)
 
 
-def _parsed(app: App, texts: Iterable[str]) -> list[OutputSpec]:
+def _parsed(app: App, texts: Iterable[str], annotations: tuple[Annotation, ...]) -> list[OutputSpec]:
     """The outputs asked for; a note tells of attributes that mean nothing, which are allowed, as in BuildKit,
     unless they look misspelled.
     """
-    found = [OutputSpec.parse(text) for text in texts]
+    found = [OutputSpec.parse(text, annotations) for text in texts]
     for spec in found:
         for key, _ in spec.extra:
             _pass_over(app, spec, key)

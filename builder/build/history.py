@@ -83,6 +83,11 @@ def find(store: Store, ref: str = "") -> BuildRecord:
 
     Raises UsageError.
     """
+    return BuildRecord.of(find_row(store, ref))
+
+
+def find_row(store: Store, ref: str) -> BuildRow:
+    """The row of what ``find`` finds."""
     if ref and not ref.startswith("^"):
         try:
             row = store.builds.get(ref)
@@ -90,7 +95,7 @@ def find(store: Store, ref: str = "") -> BuildRecord:
             raise UsageError(error.message, hint=error.hint, code="ambiguous-build") from error
         if row is None:
             raise UsageError(f"no such build: {ref}", hint="pybuild history ls", code="no-such-build")
-        return BuildRecord.of(row)
+        return row
     number = ref[1:] or "0"
     if not number.isascii() or not number.isdigit() or len(number) > 9:
         raise UsageError(
@@ -100,7 +105,7 @@ def find(store: Store, ref: str = "") -> BuildRecord:
     if int(number) >= len(rows):
         many = f"only {len(rows)} builds are on record" if rows else "no build is on record"
         raise UsageError(f"no such build {ref}: {many}" if ref else many, code="no-such-build")
-    return BuildRecord.of(rows[int(number)])
+    return rows[int(number)]
 
 
 def events(store: Store, record: BuildRecord, *, follow: bool = True) -> Iterator[Event]:
@@ -294,7 +299,7 @@ def trace(store: Store, record: BuildRecord) -> bytes:
 
 
 def attachment_bytes(store: Store, attachment: Attachment) -> bytes:
-    """What an attachment holds; a definition is inflated. Raises StoreError when it is gone."""
+    """What an attachment holds; a definition is inflated. Raises StoreError when it is gone or damaged."""
     if not attachment.path:
         return store.blobs.read(Digest.parse(attachment.digest), _MAX_BYTES)
     try:
@@ -305,7 +310,10 @@ def attachment_bytes(store: Store, attachment: Attachment) -> bytes:
     if attachment.media_type == DEFINITION_TYPE:
         import zlib
 
-        return zlib.decompress(data)
+        try:
+            return zlib.decompress(data)
+        except zlib.error as error:
+            raise StoreError(f"{attachment.path} is damaged: {error}", hint="remove the build") from error
     return data
 
 

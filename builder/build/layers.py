@@ -15,6 +15,7 @@ from builder.cache.problems import translated
 from builder.cache.restack import layer_changes, origin
 from builder.cache.store import Store
 from builder.cache.tree import View
+from builder.cancelling import carried
 from builder.errors import StoreError
 from builder.exporter.types import OutputSpec
 from builder.oci.descriptor import Descriptor, layer_compression
@@ -108,6 +109,7 @@ class LayerMaker:
         self._made: dict[str, Layer | BaseException] = {}
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._working = carried(self._work)
 
     def __enter__(self) -> LayerMaker:
         return self
@@ -127,7 +129,7 @@ class LayerMaker:
                 self._made[snapshot] = known
                 return
             if len(self._threads) < WORKERS:
-                thread = threading.Thread(target=self._work, name="layer", daemon=True)
+                thread = threading.Thread(target=self._working, name="layer", daemon=True)
                 self._threads.append(thread)
                 thread.start()
         self._queue.put(snapshot)

@@ -6,6 +6,7 @@ A history that cannot be written never fails a build.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -134,8 +135,10 @@ class Recorder:
             return
         text = "".join(f"{line}\n" for line in facts.definition_lines(vertices.values()))
         path = f"{self.store.builds.directory(self.id)}/definition"
-        with contextlib.suppress(OSError), open(path, "xb") as file:
-            file.write(zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
+        with contextlib.suppress(OSError):
+            with open(f"{path}.part", "xb") as file:
+                file.write(zlib.compress(text.encode("utf-8", "surrogateescape"), 1))
+            os.replace(f"{path}.part", path)  # who is killed meanwhile leaves none rather than half of one
 
     # --- steps
 

@@ -14,6 +14,7 @@ from builder.build.blobs import BlobSource, is_blob
 from builder.build.sources import RemoteSource
 from builder.cache import keys
 from builder.cache.basejson import go_json
+from builder.cache.problems import translated
 from builder.cache.store import Store
 from builder.cache.treewriter import Writer
 from builder.cache.types import CacheRecord
@@ -228,7 +229,8 @@ def _snapshot_once(
             return known.outputs[0]
         active = store.snapshots.prepare(None, description=name, record_type=record_type)
         try:
-            fill(active.upper)
+            with translated(f"keep {name}"):
+                fill(active.upper)
             cancel.check()
             info = store.snapshots.commit(active, description=name, record_type=record_type)
         except BaseException:

@@ -116,14 +116,11 @@ def reports(store: Store, *, limit: int | None = None) -> tuple[BuildReport, ...
 
 
 def find_report(store: Store, build_id: str = "") -> BuildReport:
-    """A build by id or its beginning; without one, the newest that has ended. Raises UsageError."""
+    """A build as ``history.find`` finds it; without a name, the newest that has ended. Raises UsageError."""
     if build_id:
-        row = store.builds.get(build_id)
-        if row is None:
-            raise UsageError(
-                f"no such build: {build_id}", hint="pybuild explain --list", code="no-such-build"
-            )
-        return report_of(row)
+        from builder.build.history import find_row
+
+        return report_of(find_row(store, build_id))
     for row in store.builds.list(limit=50, recalled=False):
         if row.status != "running":
             return report_of(row)

@@ -313,6 +313,7 @@ def _env(
         search_path=job.machine.search_path,
         dns=job.machine.dns or Dns(),
         max_parallelism=job.request.max_parallelism,
+        build_id=job.build_id,
         keep_going=job.request.keep_going,
         retries=job.request.retries,
         step_timeout_s=job.request.step_timeout_s,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from builder.cache.store import Store
 
 _POLL_S = 0.05
+_HIDDEN = 50_000_000
+"""Bytes that a step can write between two looks without being seen, as others free more."""
 _REST_NS = 60 * 1_000_000_000
 _DOCS_NS = 60 * 86_400 * 1_000_000_000
 _PASSING_NS = 48 * 3600 * 1_000_000_000
@@ -39,8 +41,9 @@ class Guard:
         self._stop = stop
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._free_then = 0
+        self._free = 0
         self._headroom = 0
+        self._lost = 0
         self.error: StoreFull | None = None
 
     def check(self) -> None:
@@ -57,7 +60,7 @@ class Guard:
     def watch(self) -> None:
         """Until the build is over: stop it when a step in progress uses up the room."""
         while not self._over.wait(_POLL_S):
-            if self._free_then - disk(self._store.root)[1] <= self._headroom:
+            if not self._is_due():
                 continue
             try:
                 self.check()
@@ -71,6 +74,15 @@ class Guard:
         """The build is over."""
         self._over.set()
 
+    def _is_due(self) -> bool:
+        """Whether, since the last measure, the disk may have lost what there was room for. What others free
+        hides what a step writes at the same time.
+        """
+        free = disk(self._store.root)[1]
+        lost, self._free = self._free - free, free
+        self._lost += lost if lost >= 0 else _HIDDEN
+        return self._lost > self._headroom
+
     def _measure(self) -> None:
         used = _Use(self._store, self._limits)
         vain = 0
@@ -81,7 +93,7 @@ class Guard:
             vain = 0 if freed else vain + 1
             if vain > 1 and not used.fits:
                 raise _exceeded(self._store, self._limits, used)
-        self._free_then, self._headroom = used.free, used.headroom
+        self._free, self._headroom, self._lost = used.free, used.headroom, 0
 
 
 class _Use:
@@ -132,9 +144,9 @@ def guarded(store: Store, limits: SpaceLimits | None, asked: Cancel) -> Iterator
         finally:
             guard.end()
             watcher.join()
-    except Cancelled as error:
+    except Cancelled:
         if guard.error is not None and not asked.is_set:
-            raise guard.error from error
+            raise guard.error from None
         raise
     finally:
         forget()
@@ -189,9 +201,12 @@ def _due(store: Store, size: int, free: int) -> bool:
 
 
 def _make_room(store: Store, limits: SpaceLimits, unfinished: int) -> bool:
-    """What is not needed goes: first what costs least to have again. Whether anything went."""
+    """What is not needed goes: what the dead left, then what costs least to have again. Whether any of that
+    did.
+    """
     from builder.cache.gc import apply
 
+    store.sweep()
     cap = max(limits.max_used - unfinished, 1) if limits.max_used else 0
     freed = False
     for everything in (False, True):

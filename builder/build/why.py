@@ -25,7 +25,7 @@ from builder.solver.cutoff import is_same_input
 from builder.solver.explain import INLINE, Parts, diff, nearest
 from builder.solver.filecauses import Files, Listing
 from builder.solver.planning import Node, Nodes, copies_of, record_parts
-from builder.solver.steppairs import match_steps, text_of
+from builder.solver.steppairs import match_steps, stage_of, text_of
 from builder.sources.local import LocalContext
 
 _ROWS = 40
@@ -96,7 +96,8 @@ class Search:
         if same is not None or node.tainted:
             return _same_key(node, nodes, same)
         known: dict[str, _Earlier] = {}
-        for step, build in earlier:
+        stage = stage_of(self.names[position])
+        for step, build in sorted(earlier, key=lambda pair: stage_of(pair[0].name) != stage):
             if _has_result(step):
                 known.setdefault(step.key, build)
         parts = record_parts(node, nodes, {})
@@ -171,7 +172,8 @@ class Search:
         )
 
     def _noted(self, cause: Cause) -> Cause:
-        if cause.kind != "argument" or cause.subject in PLATFORM_ARGS:
+        gone = bool(cause.before) and not cause.after
+        if cause.kind != "argument" or gone or cause.subject in PLATFORM_ARGS:
             return cause
         given = any(name == cause.subject for name, _ in self.request.build_args)
         return replace(cause, note="given with --build-arg" if given else "the default in the Dockerfile")

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from builder.cache.db import Database
 from builder.cache.locks import Gate, NamedLock
-from builder.cache.problems import translated
+from builder.cache.problems import if_writable, translated
 from builder.cache.types import OnWait, Sharing
 from builder.errors import StoreError
 
@@ -76,12 +76,19 @@ class CacheMountStore:
         return Path(f"{self._root}/cachemounts/{directory}")
 
     def in_use(self, directory: str) -> bool:
-        """Whether somebody has it at this moment."""
-        lock = self._lock(directory, shared=False)
-        if not lock.try_acquire():
+        """Whether somebody has it at this moment, or is making another instance.
+
+        Nobody takes this look for use and makes one because of it.
+        """
+        making, lock = self._making(directory), self._lock(directory, shared=False)
+        if not making.try_acquire():
             return True
-        lock.release()
-        return False
+        try:
+            free = lock.try_acquire()
+            lock.release()
+        finally:
+            making.release()
+        return not free
 
     def size(self, directory: str) -> int:
         """Bytes it takes; measured when unknown."""
@@ -94,7 +101,8 @@ class CacheMountStore:
 
         size = disk_usage(str(self.path(directory)))
         if not self.in_use(directory):
-            self._db.run("UPDATE cache_mounts SET size=? WHERE dir=?", (size, directory))
+            with if_writable():
+                self._db.run("UPDATE cache_mounts SET size=? WHERE dir=?", (size, directory))
         return size
 
     def delete(self, directory: str) -> bool:
@@ -117,6 +125,10 @@ class CacheMountStore:
     def _lock(self, directory: str, *, shared: bool) -> NamedLock:
         return NamedLock(self._tmp, f"cachemount/{directory}", shared=shared)
 
+    def _making(self, directory: str) -> NamedLock:
+        """Held by who makes an instance of the same id."""
+        return NamedLock(self._tmp, f"cachemount-new/{directory.partition('-')[0]}")
+
     def _try(self, mount_id: str, sharing: Sharing) -> tuple[str, NamedLock] | None:
         """The first existing instance that can be had in this mode."""
         rows = self._db.all("SELECT dir FROM cache_mounts WHERE id=? ORDER BY instance", (mount_id,))
@@ -133,7 +145,7 @@ class CacheMountStore:
         self, mount_id: str, sharing: Sharing, fill: Callable[[Path], None] | None
     ) -> tuple[str, NamedLock] | None:
         """A new instance, locked; None for ``locked``, which has one instance and waits for it."""
-        with NamedLock(self._tmp, f"cachemount-new/{mount_id}"):
+        with self._making(_digest(mount_id)):
             found = self._try(mount_id, sharing)
             if found is not None:
                 return found
@@ -152,8 +164,7 @@ class CacheMountStore:
             return directory, lock
 
     def _unused(self, mount_id: str, instance: int) -> str:
-        digest = hashlib.sha256(mount_id.encode("utf-8", "surrogateescape")).hexdigest()
-        return f"{digest[:24]}-{instance}-{time.time_ns():x}"
+        return f"{_digest(mount_id)}-{instance}-{time.time_ns():x}"
 
     def _publish(
         self,
@@ -190,6 +201,10 @@ class CacheMountStore:
             "UPDATE cache_mounts SET last_used_ns=?, uses=uses+1, size=-1 WHERE dir=?",
             (time.time_ns(), directory),
         )
+
+
+def _digest(mount_id: str) -> str:
+    return hashlib.sha256(mount_id.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 class AcquiredMount:

@@ -1,11 +1,18 @@
-"""Containers by name and id: rows only. What runs in them is the runtime's, their tree a snapshot."""
+"""Containers by name and id: rows, and where a directory is. What is in it and what runs is the runtime's,
+their tree a snapshot.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from builder.cache.db import Database, Row
+from builder.cache.faults import point
+from builder.cache.locks import Gate
 from builder.cache.names import base36, from_base36, snapshot_path
 from builder.errors import InvalidValue, StoreError
 from runtime.errors import NoSuchContainer
@@ -32,15 +39,31 @@ class ContainerRow:
 class ContainerStore:
     """The containers of one state directory."""
 
-    def __init__(self, db: Database, root: str) -> None:
+    def __init__(self, db: Database, gate: Gate, root: str) -> None:
         self._db = db
+        self._gate = gate
         self._root = root
+
+    @contextmanager
+    def placing(self, container_id: str) -> Iterator[None]:
+        """Inside, its directory is there to be filled; ``create`` makes it stay. Be quick: the gate is
+        passed.
+        """
+        from builder.cache.trash import placing
+
+        path = _place(container_id)
+        with self._gate.passing(), placing(self._db, self._root, path):
+            os.mkdir(f"{self._root}/{path}", 0o700)
+            point("container.made")
+            yield
 
     def create(self, row: ContainerRow) -> None:
         """Add one. Its active snapshot belongs to it from now on instead of to this process.
 
         StoreError ``name-in-use`` when another container has the name.
         """
+        from builder.cache.trash import placed
+
         number = None if row.snapshot is None else from_base36(row.snapshot)
         with self._db.write() as tx:
             other = tx.execute(
@@ -58,6 +81,7 @@ class ContainerStore:
                 f"INSERT INTO containers({_COLUMNS}) VALUES(?,?,?,?,?,?)",
                 (row.id, row.name, row.image_id, number, row.created_ns, json.dumps(row.data)),
             )
+            placed(tx, _place(row.id))
 
     def get(self, ref: str) -> ContainerRow | None:
         """By id, by name, or by the beginning of an id that fits one; InvalidValue when it fits several."""
@@ -103,16 +127,20 @@ class ContainerStore:
             if row is None:
                 return False
             tx.execute("DELETE FROM containers WHERE id=?", (container_id,))
-            tx.execute("INSERT OR IGNORE INTO trash(path) VALUES(?)", (f"containers/{container_id}",))
+            tx.execute("INSERT OR IGNORE INTO trash(path) VALUES(?)", (_place(container_id),))
             if row[0] is not None:
                 kind = tx.execute("SELECT kind FROM snapshots WHERE id=?", (row[0],)).fetchone()
                 if kind is not None and kind[0] == "active":
                     dropped = int(row[0])
                     trash_snapshots(tx, (dropped,))
-        discard_noted(self._db, self._root, f"containers/{container_id}")
+        discard_noted(self._db, self._root, _place(container_id))
         if dropped is not None:
             discard_noted(self._db, self._root, snapshot_path(dropped))
         return True
+
+
+def _place(container_id: str) -> str:
+    return f"containers/{container_id}"
 
 
 def _row(row: Row) -> ContainerRow:

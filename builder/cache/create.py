@@ -75,11 +75,12 @@ def _fill(path: str) -> None:
         os.makedirs(f"{path}/{name}", 0o700, exist_ok=True)
     point("create.directories")
     _write(f"{path}/content/oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-    _write(
-        f"{path}/content/index.json",
-        b'{\n  "schemaVersion": 2,\n  "mediaType": "application/vnd.oci.image.index.v1+json",\n'
-        b'  "manifests": []\n}',
-    )
+    if not os.path.exists(f"{path}/db.sqlite"):  # VERSION alone may have been lost
+        _write(
+            f"{path}/content/index.json",
+            b'{\n  "schemaVersion": 2,\n  "mediaType": "application/vnd.oci.image.index.v1+json",\n'
+            b'  "manifests": []\n}',
+        )
     create_database(
         f"{path}/db.sqlite",
         SCHEMA + f"INSERT OR IGNORE INTO meta(key, value) VALUES('boot', '{boot_id()}');",

@@ -125,7 +125,7 @@ class _Differ:
         return merged + self._found[at:]
 
     def _unchanged(self, path: str, st: os.stat_result) -> None:
-        if st.st_nlink > 1 and stat.S_ISREG(st.st_mode):
+        if st.st_nlink > 1 and not stat.S_ISDIR(st.st_mode):
             inode = (st.st_dev, st.st_ino)
             self._same.setdefault(inode, []).append((len(self._found), Change(path, "unchanged", st)))
 

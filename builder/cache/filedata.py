@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from builder.cache.treepaths import OVERLAY_XATTRS, TreeError
 
 _SMALL = 256 * 1024
 _CHUNK = 1024 * 1024
+_PAUSES_S = (0.01, 0.04, 0.16)
 _DEEP = 64
 _NOT_POSSIBLE = {
     errno.EXDEV,
@@ -40,8 +42,23 @@ def write_all(fd: int, data: bytes) -> None:
 def copy_data(source: int, target: int, st: os.stat_result) -> None:
     """Copy a regular file's content: shared blocks where the file system can, holes kept as holes.
 
-    ``st`` is the source's stat; the target is new and empty.
+    ``st`` is the source's stat; the target is new and empty. A file that is written meanwhile is copied
+    again, at most three times, so that the copy is what it was at one moment (SLO-06).
     """
+    _copy(source, target, st)
+    for pause_s in _PAUSES_S:
+        now = os.fstat(source)
+        if now.st_mtime_ns == st.st_mtime_ns and now.st_size == st.st_size:
+            return
+        time.sleep(pause_s)
+        st = os.fstat(source)
+        os.ftruncate(target, 0)
+        os.lseek(source, 0, os.SEEK_SET)
+        os.lseek(target, 0, os.SEEK_SET)
+        _copy(source, target, st)
+
+
+def _copy(source: int, target: int, st: os.stat_result) -> None:
     size = st.st_size
     if st.st_blocks * 512 < size:
         _copy_sparse(source, target, size)

@@ -9,10 +9,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from builder.cache.db import Database, Row
-from builder.cache.problems import translated
+from builder.cache.problems import if_writable, translated
 from builder.cache.staging import Owner
 from builder.errors import StoreError
 from builder.oci.digest import sha256_hex
@@ -269,8 +270,11 @@ class EventLog:
         self._db = db
 
     def add(self, kind: str, action: str, actor: str, attrs: dict[str, str] | None = None) -> None:
-        """Something happened just now. Inside a batch it becomes visible with it."""
-        with self._db.write() as tx:
+        """Something happened just now. Inside a batch it becomes visible with it.
+
+        On a full disk only the note is lost, as what it is about was done; but a batch fails as a whole.
+        """
+        with nullcontext() if self._db.in_write else if_writable(), self._db.write() as tx:
             done = tx.execute(
                 "INSERT INTO events(time_ns, kind, action, actor, attrs) VALUES(?,?,?,?,?)",
                 (time.time_ns(), kind, action, actor, json.dumps(attrs or {})),

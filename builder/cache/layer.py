@@ -242,12 +242,16 @@ class _Packer:
                 code="whiteout-name",
             )
         name = encode(path)
-        if kind == _REGULAR:
-            self._file(path, name, st)
-        elif kind == _DIR:
+        if kind == _DIR:
             if path not in self._dirs:
                 self._dirs.add(path)
                 self._write(self._header(name + b"/", kind, st, xattrs=self._source.xattrs(path)))
+            return
+        first = self._links.setdefault((st.st_dev, st.st_ino), name) if st.st_nlink > 1 else name
+        if first is not name:
+            self._write(self._header(name, _LINK, st, link=first))
+        elif kind == _REGULAR:
+            self._file(path, name, st)
         elif kind == _SYMLINK:
             link = encode(self._source.readlink(path))
             self._write(self._header(name, kind, st, link=link, xattrs=self._source.xattrs(path)))
@@ -256,12 +260,6 @@ class _Packer:
             self._write(self._header(name, kind, st, device=device, xattrs=self._source.xattrs(path)))
 
     def _file(self, path: str, name: bytes, st: os.stat_result) -> None:
-        if st.st_nlink > 1:
-            inode = (st.st_dev, st.st_ino)
-            first = self._links.setdefault(inode, name)
-            if first is not name:
-                self._write(self._header(name, _LINK, st, link=first))
-                return
         fd = self._source.open(path)
         try:
             size = os.fstat(fd).st_size

@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 from builder.cache.problems import from_os
@@ -45,10 +46,10 @@ class NamedLock:
 
     ``on_wait`` is called once, when somebody else turns out to hold it; ``check`` again and again while
     waiting, and may raise to give up. Cancelled when the thread's stop signal is set meanwhile; StoreBusy
-    after ``timeout_s``.
+    after ``timeout_s``. ``note`` is for those who wait.
     """
 
-    __slots__ = ("_check", "_fd", "_name", "_on_wait", "_path", "_shared", "_timeout_s")
+    __slots__ = ("_check", "_fd", "_name", "_note", "_on_wait", "_path", "_shared", "_timeout_s")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class NamedLock:
         name: str,
         *,
         shared: bool = False,
+        note: str = "",
         timeout_s: float | None = None,
         on_wait: Callable[[], None] | None = None,
         check: Callable[[], None] | None = None,
@@ -64,6 +66,7 @@ class NamedLock:
         self._path = f"{tmp}/lock-{digest[:40]}"
         self._name = name
         self._shared = shared
+        self._note = note
         self._timeout_s = timeout_s
         self._on_wait = on_wait
         self._check = check
@@ -118,8 +121,23 @@ class NamedLock:
                 raise
             if current:
                 self._fd = fd
+                if self._note:
+                    self._write_note(fd)
                 return True
             os.close(fd)
+
+    def note(self) -> str:
+        """What the holder noted; "" while there is none, or nothing."""
+        try:
+            with open(self._path, encoding="utf-8", errors="surrogateescape") as file:
+                return file.read()
+        except OSError:
+            return ""
+
+    def _write_note(self, fd: int) -> None:
+        with suppress(OSError):  # a full disk
+            os.ftruncate(fd, 0)  # of a dead holder
+            os.pwrite(fd, self._note.encode("utf-8", "surrogateescape"), 0)
 
     def release(self) -> None:
         """Let go; the file goes too unless others share the lock."""

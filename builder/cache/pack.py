@@ -30,6 +30,7 @@ from builder.cache.differ import Change, changes
 from builder.cache.layer import pack
 from builder.cache.problems import at_entry
 from builder.cache.tree import SourceTree, View
+from builder.cancelling import check
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import DiffId, Digest
 
@@ -193,6 +194,7 @@ class _Stream:
         return DiffId(Digest("sha256", self._hash.hexdigest()))
 
     def _chunk(self, data: bytes) -> None:
+        check()
         self.size += len(data)
         if self._inline > 0:
             self._inline -= 1

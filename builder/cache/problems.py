@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from builder.errors import StoreBusy, StoreError, StoreFull
@@ -14,6 +16,7 @@ from builder.errors import StoreBusy, StoreError, StoreFull
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_HINT = "free some space (pybuild prune), or put the state directory on a larger disk with --root"
 _PERMISSION_HINT = "run as the user who owns the state directory, or choose another one with --root"
+_LONGEST = 500  # SQLite opens paths of up to 512 bytes, the names of its own files included
 _READ_ONLY_HINT = "the state directory is on a read-only file system: choose another one with --root"
 _HINTS = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
@@ -65,9 +68,11 @@ def from_sqlite(error: sqlite3.Error, doing: str, path: str) -> StoreError:
         return StoreFull(message, hint=_FULL_HINT)
     if code == sqlite3.SQLITE_READONLY:
         return StoreError(message, hint=_read_only_hint(path), code="store-read-only")
+    if code == sqlite3.SQLITE_CANTOPEN and len(os.fsencode(path)) > _LONGEST:
+        return StoreError(message, hint="the path is too long for SQLite: choose a shorter --root")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
         return StoreError(message, hint=_read_only_hint(path), code="store-permission")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such table" in str(error):
         return StoreError(
             message,
             hint="the database was changed or damaged from outside: move the state directory away",
@@ -94,6 +99,16 @@ class translated:  # noqa: N801  (reads as a phrase: with translated("write a bl
     ) -> None:
         if isinstance(error, OSError):
             raise from_os(error, self._doing) from error
+
+
+@contextmanager
+def if_writable() -> Iterator[None]:
+    """For notes that only save time, or tell of what is done: a full or read-only disk loses them."""
+    try:
+        yield
+    except StoreError as error:
+        if not isinstance(error, StoreFull) and error.code != "store-read-only":
+            raise
 
 
 def _primary(error: sqlite3.Error) -> int:

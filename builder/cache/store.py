@@ -18,12 +18,12 @@ from builder.cache.boot import boot_id, note_running
 from builder.cache.db import Database
 from builder.cache.holds import Hold, Holds
 from builder.cache.locks import Gate, NamedLock
-from builder.cache.problems import translated
+from builder.cache.problems import if_writable, translated
 from builder.cache.records import RecordStore
 from builder.cache.schema import VERSION
 from builder.cache.snapshots import SnapshotStore
 from builder.cache.staging import Owner, Staging
-from builder.errors import StoreError, StoreFull
+from builder.errors import StoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Store:
         """Containers by name and id."""
         from builder.cache.containerstore import ContainerStore
 
-        return ContainerStore(self.db, str(self.root))
+        return ContainerStore(self.db, self.gate, str(self.root))
 
     @cached_property
     def volumes(self) -> VolumeStore:
@@ -161,6 +161,7 @@ class Store:
         self,
         name: str,
         *,
+        note: str = "",
         timeout_s: float | None = None,
         on_wait: Callable[[], None] | None = None,
         check: Callable[[], None] | None = None,
@@ -168,9 +169,9 @@ class Store:
         """``with store.lock(name)``: exclusive between processes and threads; dies with its owner.
 
         ``on_wait`` is called once when it has to wait, ``check`` while it waits (it may raise to give up);
-        StoreBusy after ``timeout_s``.
+        StoreBusy after ``timeout_s``. Others can read ``note`` while we hold it.
         """
-        return NamedLock(self._tmp, name, timeout_s=timeout_s, on_wait=on_wait, check=check)
+        return NamedLock(self._tmp, name, note=note, timeout_s=timeout_s, on_wait=on_wait, check=check)
 
     def hold(self) -> Hold:
         """``with store.hold() as hold``: what it names, and all that we commit meanwhile, is not pruned."""
@@ -278,13 +279,10 @@ class Store:
         now = time.time_ns()
         from builder.cache.touches import write_touches
 
-        try:
-            with self.db.write() as tx:
-                write_touches(tx, touches, now)
-                if closing:
-                    note_running(tx, boot_id())
-        except StoreFull:
-            pass  # who looks at a full disk gets to see it
+        with if_writable(), self.db.write() as tx:
+            write_touches(tx, touches, now)
+            if closing:
+                note_running(tx, boot_id())
 
     def _write_index_if_behind(self) -> None:
         """A batch left index.json for later."""

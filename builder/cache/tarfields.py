@@ -57,7 +57,9 @@ def read_number(data: bytes) -> int:
             raise ValueError
         return int(text, 8)
     except ValueError:
-        raise BadArchive(f"not a number in a header: {text!r}") from None
+        raise BadArchive(
+            f"a header has {text!r} for a number: this is not a tar archive, or it is damaged"
+        ) from None
 
 
 def read_digits(text: bytes) -> int:

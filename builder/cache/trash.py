@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from builder.cache.db import Database
 from builder.cache.faults import point
 from builder.cache.names import blob_path, snapshot_path
 from builder.cache.problems import translated
 from builder.cache.staging import token
+from builder.errors import PybuildError
 
 
 def trash_blobs(tx: sqlite3.Connection, digests: Sequence[str]) -> None:
@@ -79,6 +81,26 @@ def discard_noted(db: Database, root: str, path: str) -> None:
 
     discard_path(f"{root}/{path}", f"{root}/tmp")
     db.run("DELETE FROM trash WHERE path=?", (path,))
+
+
+@contextmanager
+def placing(db: Database, root: str, path: str) -> Iterator[None]:
+    """What is made at ``path`` inside goes again when that fails, or when the process dies: a note covers it
+    until the transaction of its row drops the note (``placed``). The caller passes the gate.
+    """
+    db.run("INSERT OR IGNORE INTO trash(path) VALUES(?)", (path,))
+    try:
+        yield
+    except BaseException:
+        with suppress(PybuildError):  # then the note stays, for the next opening
+            if db.one("SELECT 1 FROM trash WHERE path=?", (path,)) is not None:
+                discard_noted(db, root, path)
+        raise
+
+
+def placed(tx: sqlite3.Connection, path: str) -> None:
+    """The row of what is at ``path`` is written."""
+    tx.execute("DELETE FROM trash WHERE path=?", (path,))
 
 
 def remove_gone(paths: Iterable[str]) -> None:

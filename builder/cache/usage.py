@@ -15,6 +15,7 @@ from builder.cache.holds import held
 from builder.cache.logs import Logs, logs
 from builder.cache.mirrors import Mirror, in_use, mirrors
 from builder.cache.names import base36
+from builder.cache.problems import if_writable
 from builder.errors import PybuildError
 from builder.oci.config import MAX_CONFIG_BYTES, ImageConfig
 from builder.oci.digest import Digest, chain_ids
@@ -74,7 +75,7 @@ class Kept:
 class Measured:
     """What is measured on disk and has no size in the database."""
 
-    active: Mapping[int, int] = field(default_factory=dict)
+    sizes: Mapping[int, int] = field(default_factory=dict)
     mounts: Mapping[str, int] = field(default_factory=dict)
     mirrors: tuple[Mirror, ...] = ()
     logs: tuple[Logs, ...] = ()
@@ -98,12 +99,12 @@ def measure(store: Store) -> Measured:
     )
     sizes = [(size(*row), row[0]) for row in rows]
     if sizes:
-        with store.db.write() as tx:
+        with if_writable(), store.db.write() as tx:
             tx.executemany("UPDATE snapshots SET size=? WHERE id=?", sizes)
     growing = store.db.all("SELECT id, record_type FROM snapshots WHERE kind='active' AND owner IS NOT NULL")
     root = str(store.root)
     return Measured(
-        active={row[0]: size(*row) for row in growing},
+        sizes={row: found for found, row in sizes} | {row[0]: size(*row) for row in growing},
         mounts={
             mount.directory: store.cache_mounts.size(mount.directory) for mount in store.cache_mounts.list()
         },
@@ -126,7 +127,7 @@ def look(store: Store, around: Measured | None = None) -> Kept:
         row[0]: row for row in store.db.all("SELECT digest, size, created_ns, last_used_ns, uses FROM blobs")
     }
     _layers(store, kept)
-    _snapshots(store, kept, held_snapshots, image_chains, blobs, around.active)
+    _snapshots(store, kept, held_snapshots, image_chains, blobs, around.sizes)
     _loose_blobs(store, kept, blobs)
     _mounts(store, kept, around.mounts)
     _others(store, kept, around)
@@ -195,7 +196,7 @@ def _snapshots(
     held_numbers: set[int],
     image_chains: set[str],
     blobs: dict[str, tuple[Any, ...]],
-    active: Mapping[int, int],
+    measured: Mapping[int, int],
 ) -> None:
     rows = store.db.all(
         "SELECT id, parent, kind, chain_id, created_ns, last_used_ns, uses, size, description, record_type,"
@@ -203,7 +204,7 @@ def _snapshots(
     )
     sources = lazy_sources(store.db) if any(row[12] == "lazy" for row in rows) else {}
     flats = {row[11]: row[0] for row in rows if row[11] is not None}
-    sizes = {row[0]: max(row[7], 0) for row in rows}
+    sizes = {row[0]: max(measured.get(row[0], row[7]), 0) for row in rows}
     for row in rows:
         needed = dict.fromkeys(item for item in (row[1], *sources.get(row[0], ())) if item is not None)
         if needed:
@@ -212,15 +213,11 @@ def _snapshots(
             kept.children[item] = kept.children.get(item, 0) + 1
     in_use = _with_parents(kept, [r[0] for r in rows if r[2] == "active" or r[0] in held_numbers], flats)
     shared = _with_parents(kept, [r[0] for r in rows if r[3] in image_chains], flats)
-    for number, _, kind, _, created, used, uses, size, description, record_type, owner, flat, _ in rows:
+    for number, _, kind, _, created, used, uses, _, description, record_type, owner, flat, _ in rows:
         if number in flats or (kind == "active" and owner is None):
             continue  # counted with what it is a copy of; a container's tree is the container's
         own = kept.layers.get(number, set()) - kept.image_blobs
-        total = (
-            max(active.get(number, size), 0)
-            + sizes.get(flat, 0)
-            + sum(blobs[d][1] for d in own if d in blobs)
-        )
+        total = sizes[number] + sizes.get(flat, 0) + sum(blobs[d][1] for d in own if d in blobs)
         snapshot_id = base36(number)
         kept.snapshot_of[snapshot_id] = number
         kept.rows.append(

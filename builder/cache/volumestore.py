@@ -87,15 +87,21 @@ class VolumeStore:
 
     def _make(self, name: str, *, anonymous: bool, data: dict[str, Any]) -> None:
         """What a removal did not finish goes first: a new volume is empty."""
-        from builder.cache.trash import discard_noted
+        from builder.cache.trash import discard_noted, placed, placing
 
-        if self.get(name) is None:
-            discard_noted(self._db, self._root, f"volumes/{name}")
+        if self.get(name) is not None:
+            return
+        path = f"volumes/{name}"
+        discard_noted(self._db, self._root, path)
+        with placing(self._db, self._root, path):
             os.makedirs(self._path(name), 0o755)
-            self._db.run(
-                "INSERT INTO volumes(name, created_ns, anonymous, data) VALUES(?,?,?,?)",
-                (name, time.time_ns(), anonymous, json.dumps(data)),
-            )
+            point("volume.made")
+            with self._db.write() as tx:
+                placed(tx, path)
+                tx.execute(
+                    "INSERT INTO volumes(name, created_ns, anonymous, data) VALUES(?,?,?,?)",
+                    (name, time.time_ns(), anonymous, json.dumps(data)),
+                )
 
     def _lock(self, name: str) -> NamedLock:
         return NamedLock(f"{self._root}/tmp", f"volume/{name}")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from builder.cache.containerstore import ContainerRow
 from builder.cache.holds import Hold
-from builder.cache.removal import discard_path
 from builder.cache.store import Store
 from builder.containers import document, initlayer, mounts, names, specs
 from builder.containers.types import BadOption, Container, CreateRequest
@@ -59,19 +58,19 @@ def create(store: Store, request: CreateRequest) -> Container:
             init, description=f"container {container_id[:12]}", record_type="internal"
         )
         try:
-            directory.mkdir(mode=0o700, parents=True)
             data = document.make(store, container_id, request, image, path_and_args, entries)
             data["ImageSnapshot"], data["InitSnapshot"] = snapshot, init
+            data["Root"] = str(store.root)
             data["OnExit"] = list(request.on_exit or settle_command(store.root, container_id))
             if request.starting:
                 starter = process_ref(os.getpid())
                 data["Starter"] = (starter.pid, starter.start, starter.boot)
             spec = specs.base_spec(container_id, request, data, directory)
-            engine.create(directory, spec, specs.options(request, data, image.config.stop_signal))
-            row = _insert(store, request.name, container_id, image, active.id, data)
+            with store.containers.placing(container_id):
+                engine.create(directory, spec, specs.options(request, data, image.config.stop_signal))
+                row = _insert(store, request.name, container_id, image, active.id, data)
         except BaseException:
             store.snapshots.discard(active)
-            discard_path(str(directory), str(store.root / "tmp"))
             _drop_anonymous(store, entries, request)
             raise
     store.events.add("container", "create", container_id, document.event_attributes(row))

@@ -32,6 +32,10 @@ def current(store: Store, row: ContainerRow) -> Container:
         found = state.observe(directory)
     except NoSuchContainer:
         found = State(status="dead", error="the container's directory is gone")
+    if row.data.get("Root", str(store.root)) != str(store.root):
+        from builder.containers.moved import follow
+
+        row = follow(store, row, directory)
     return Container(row, directory, found)
 
 

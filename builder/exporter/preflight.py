@@ -20,6 +20,8 @@ def check(outputs: Iterable[OutputSpec], root: Path) -> None:
     files: set[str] = set()
     for spec in outputs:
         _names(spec)
+        if spec.type == "docker" and not spec.dest:
+            raise UsageError("docker archive has no destination", hint="give dest=FILE")
         if spec.dest in ("", "-") or spec.type in ("image", "cacheonly"):
             continue
         if spec.type == "local" or (spec.type != "tar" and not spec.tar):
@@ -52,12 +54,23 @@ def file(dest: str, what: str) -> None:
 
 
 def _names(spec: OutputSpec) -> None:
-    for name in (*spec.names, *filter(None, [spec.dangling_prefix])):
-        if name != "*":
-            try:
-                Reference.parse(name)
-            except InvalidValue as error:
-                raise UsageError(error.message, hint=error.hint) from error
+    if spec.dangling_prefix:
+        _reference(spec.dangling_prefix)
+    names = [_reference(name) for name in spec.names if name != "*"]
+    if spec.type != "image" or not (spec.push or spec.push_by_digest):
+        return
+    if not names:
+        raise UsageError("tag is needed when pushing to registry", hint="give a name")
+    for name in names:
+        if spec.push_by_digest and name.tag not in (None, "latest"):
+            raise UsageError(f"can't push tagged ref {name} by digest", hint="give a name without a tag")
+
+
+def _reference(name: str) -> Reference:
+    try:
+        return Reference.parse(name)
+    except InvalidValue as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 def directory(dest: str) -> None:

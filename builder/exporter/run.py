@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from builder.attest.types import Attestation
 from builder.cache.store import Store
-from builder.errors import ExportError, RegistryError, UsageError
+from builder.errors import ExportError, RegistryError
 from builder.exporter import archive, destination
 from builder.exporter.image import assemble, assemble_index, check_annotations
 from builder.exporter.sources import Absent
@@ -90,8 +90,6 @@ def export(
     if spec.type == "image":
         named = _name(store, made, spec, names, steps)
         if spec.push or spec.push_by_digest:
-            if not names:
-                raise UsageError("tag is needed when pushing to registry", hint="give a name")
             push = partial(_push, store, made, spec, names, steps, registry, absent)
             push() if later is None else later.append(push)
     else:
@@ -220,8 +218,6 @@ def _push(
     from builder.registry.push import push
 
     for name in names:
-        if spec.push_by_digest and name.tag not in (None, "latest"):
-            raise ExportError(f"can't push tagged ref {name} by digest")
         config = _insecure(registry, name.registry) if spec.insecure else registry
 
         def moved(transfer: Transfer) -> None:

@@ -6,8 +6,10 @@ import os
 from typing import BinaryIO, Protocol
 
 from builder.cache.layer import END, encode, entry_header, pad
+from builder.cancelling import check
 
 _COPY_CHUNK = 1 << 20
+_SPLICE_CHUNK = 64 << 20
 
 
 class Out(Protocol):
@@ -37,6 +39,7 @@ class TarOut:
         self._header(name, b"0", mode, size)
         left = size - self._spliced(source, size)
         while left:
+            check()
             chunk = source.read(min(_COPY_CHUNK, left))
             if not chunk:
                 raise OSError(f"{name} is {left} bytes shorter than announced")
@@ -67,7 +70,8 @@ class TarOut:
         done = 0
         try:
             while done < size:
-                count = os.copy_file_range(origin, target, min(size - done, 1 << 30))
+                check()
+                count = os.copy_file_range(origin, target, min(size - done, _SPLICE_CHUNK))
                 if count == 0:
                     break
                 done += count

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder.cache.differ import Change, everything
 from builder.cache.layer import END, encode, entry_header, pack, pad
+from builder.cache.locks import try_flock
 from builder.cache.store import Store
 from builder.cache.tree import View, join
 from builder.cache.treewriter import Writer
+from builder.cancelling import pause
 from builder.errors import ExportError
 from builder.exporter.destination import hint
 from builder.exporter.tarout import Out
 from builder.oci.platform import Platform
 
 _NS = 1_000_000_000
+_TURN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ def write_local(
     try:
         dest.mkdir(parents=True, exist_ok=True)
         writer = Writer(dest)
-        with writer:
+        with _turn(dest), writer:
             copier = _Copier(writer, epoch)
             for tree in trees:
                 folder = folder_of(tree.platform) if split else ""
@@ -73,6 +77,19 @@ def write_local(
         raise ExportError(
             f"cannot write {_where(dest, error)}: {error.strerror}", hint=hint(error)
         ) from error
+
+
+@contextmanager
+def _turn(dest: Path) -> Iterator[None]:
+    """Builds that write into one directory take turns; where there are no locks each has to look out."""
+    fd = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            while not try_flock(fd):
+                pause(_TURN_S)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _where(dest: Path, error: OSError) -> str:
@@ -117,14 +134,15 @@ class _Copier:
     def _entry(
         self, source: View, path: str, target: str, st: os.stat_result, links: dict[tuple[int, int], str]
     ) -> None:
-        mtime_ns = self._mtime(st)
-        if st.st_nlink > 1 and not stat.S_ISLNK(st.st_mode):
+        kind = stat.S_IFMT(st.st_mode)
+        if kind == stat.S_IFSOCK:
+            return
+        if st.st_nlink > 1:
             first = links.setdefault((st.st_dev, st.st_ino), target)
             if first != target:
                 self._writer.link(target, first)
                 return
-        kind = stat.S_IFMT(st.st_mode)
-        options: dict[str, Any] = {"mtime_ns": mtime_ns, "xattrs": source.xattrs(path)}
+        options: dict[str, Any] = {"mtime_ns": self._mtime(st), "xattrs": source.xattrs(path)}
         if kind == stat.S_IFREG:
             with open(source.open(path), "rb", buffering=0) as file:
                 self._writer.write_file(
@@ -132,7 +150,7 @@ class _Copier:
                 )
         elif kind == stat.S_IFLNK:
             self._writer.symlink(target, source.readlink(path), self._uid, self._gid, **options)
-        elif kind != stat.S_IFSOCK:
+        else:
             self._writer.mknod(target, st.st_mode, st.st_rdev, self._uid, self._gid, **options)
 
     def note(self, target: str, data: bytes) -> None:

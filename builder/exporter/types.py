@@ -72,8 +72,10 @@ class OutputSpec:
     extra: Pairs = ()
 
     @classmethod
-    def parse(cls, text: str) -> OutputSpec:
-        """Read buildx' form: ``type=oci,dest=x``, a directory, or ``-``. Raises UsageError."""
+    def parse(cls, text: str, annotations: tuple[Annotation, ...] = ()) -> OutputSpec:
+        """Read buildx' form: ``type=oci,dest=x``, a directory, or ``-``; ``annotations`` are more than those
+        of the text. Raises UsageError.
+        """
         fields = csv_fields(text, "output")
         if fields == ["-"]:
             return cls(type="tar", dest="-")
@@ -85,10 +87,12 @@ class OutputSpec:
             if not equals and key.strip().lower() not in _BOOLEANS:
                 raise UsageError(f"invalid value {item!r} in output {text!r}", hint="want key=value")
             attrs.append((key.strip().lower() if not key.startswith("annotation") else key, value))
-        return cls.from_attrs(attrs)
+        return cls.from_attrs(attrs, annotations)
 
     @classmethod
-    def from_attrs(cls, attrs: Iterable[tuple[str, str]]) -> OutputSpec:
+    def from_attrs(
+        cls, attrs: Iterable[tuple[str, str]], annotations: tuple[Annotation, ...] = ()
+    ) -> OutputSpec:
         """The output that these attributes describe, ``type`` among them. Raises UsageError."""
         values = dict(attrs)
         kind = values.pop("type", "")
@@ -107,6 +111,7 @@ class OutputSpec:
         spec = _as_of(spec, values)
         for key, value in values.items():
             spec = _with_attr(spec, key, value)
+        spec = replace(spec, annotations=(*spec.annotations, *annotations))
         if "oci-artifact" in values and spec.oci_artifact and not spec.oci_mediatypes:
             raise UsageError('exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"')
         return _checked(spec, explicit_types="oci-mediatypes" in values)

@@ -172,14 +172,14 @@ class RegistryClient:
             with self.send(
                 "HEAD", place, url, scopes=pull_scope(place), headers=(("Accept", ACCEPT),)
             ) as response:
-                digest, length = response.header("Docker-Content-Digest"), response.header("Content-Length")
+                digest, length = response.header("Docker-Content-Digest"), response.length
                 kind = media_type(response)
-            if not digest or not length.isdigit() or not kind:
+            if not digest or length is None or not kind:
                 return self._get_manifest(place, ref)[0]
             found = Digest.parse(digest)
             if ref.digest is not None and found != ref.digest:
                 raise DigestMismatch(f"{ref}: registry answered with digest {found}")
-            return Descriptor(media_type=kind, digest=found, size=_bounded(int(length), ref))
+            return Descriptor(media_type=kind, digest=found, size=_bounded(length, ref))
 
         result: Descriptor = self._anywhere(ref, lambda place: self.retrier.run(lambda: ask(place)))
         return result
@@ -276,10 +276,10 @@ class RegistryClient:
         def ask(place: Endpoint) -> Descriptor:
             url = self.url(place, f"blobs/{digest}")
             with self.send("HEAD", place, url, scopes=pull_scope(place)) as response:
-                length = response.header("Content-Length")
-            if not length.isdigit():
+                length = response.length
+            if length is None:
                 raise RegistryError(f"{response.request}: no Content-Length", request=response.request)
-            return Descriptor(media_type="application/octet-stream", digest=digest, size=int(length))
+            return Descriptor(media_type="application/octet-stream", digest=digest, size=length)
 
         result: Descriptor = self._anywhere(ref, lambda place: self.retrier.run(lambda: ask(place)))
         return result

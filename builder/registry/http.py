@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from builder import cancelling
 from builder.errors import RegistryError
@@ -28,6 +28,7 @@ Pairs = tuple[tuple[str, str], ...]
 MAX_REDIRECTS = 10
 CHUNK_BYTES = 256 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,12 @@ class Response:
     def header(self, name: str, default: str = "") -> str:
         """One header's value, by name in any case."""
         return str(self._reply.headers.get(name, default))
+
+    @property
+    def length(self) -> int | None:
+        """How long the server says that the body is, in bytes; None when it does not, or makes no sense."""
+        text = self.header("Content-Length")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The body as sent, in pieces; a broken connection is a temporary RegistryError.
@@ -187,8 +194,7 @@ class HttpClient:
             if not follow or response.status not in _REDIRECTS or not target:
                 return response
             response.drain()
-            nexturl = urljoin(url, target)
-            check_redirect(url, nexturl, allow_http=allow_http)
+            nexturl = redirected(url, target, allow_http=allow_http)
             if origin(nexturl) != origin(url):
                 auth = ""
                 tls = TlsOptions(verify=tls.verify, ca_file=tls.ca_file)
@@ -321,6 +327,7 @@ def _new_session() -> requests.Session:
     )  # the user asked for it per host; we say so ourselves
     session = requests.Session()
     session.trust_env = False
+    session.get_redirect_target = lambda _: None  # type: ignore[assignment, method-assign]
     session.headers.clear()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
@@ -345,10 +352,15 @@ def display_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
-def check_redirect(url: str, target: str, *, allow_http: bool) -> None:
-    """Raise RegistryError unless ``url`` may send us to ``target``."""
-    parts = urlsplit(target)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+def redirected(url: str, target: str, *, allow_http: bool) -> str:
+    """Where the ``Location`` that came with ``url`` leads; RegistryError unless it may send us there."""
+    try:
+        nexturl = urljoin(url, quote(target.encode("latin-1"), safe=_URL_CHARACTERS))
+        scheme, host, _ = origin(nexturl)
+    except ValueError:
+        nexturl = scheme = host = ""
+    if scheme not in ("http", "https") or not host:
         raise RegistryError(f"{display_url(url)}: redirect to {target[:200]!r} is not followed")
-    if not allow_http and parts.scheme == "http" and url.startswith("https:"):
+    if not allow_http and scheme == "http" and url.startswith("https:"):
         raise RegistryError(f"{display_url(url)}: redirect from https to http is not followed")
+    return nexturl

@@ -3,7 +3,7 @@ records (RCH-15).
 
 Between reading what is there and writing the sum of it, somebody else may have written. A place that can keep
 others out is read again under its lock. Elsewhere the document is read again right before it is written and
-once more afterwards: whose records went missing adds them again. What is left is the time of one request.
+once more afterwards: whose records went missing adds them again. What is left is the time of a few requests.
 """
 
 from __future__ import annotations

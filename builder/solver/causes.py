@@ -183,7 +183,10 @@ def _cut(words: list[str], start: int, end: int) -> str:
 
 
 def _name(step: str) -> str:
-    """A step's name, long enough to find it."""
+    """A step's name, long enough to find it; an image's without its digest."""
+    kind, is_source, source = step.partition("://")
+    if is_source and kind in ("docker-image", "oci-layout"):
+        return source.partition("@")[0]
     return step if len(step) <= _LONG + 12 else f"{step[:_LONG]}..."
 
 

@@ -18,6 +18,7 @@ from builder.oci.digest import Digest
 from builder.solver import scheduler as sched
 from builder.solver.cutoff import equal_record
 from builder.solver.env import SolveEnv
+from builder.solver.following import alone
 from builder.solver.ops import run_step
 from builder.solver.places import CountedPlace, Place
 from builder.solver.planning import Node, Nodes, attribute, record_parts
@@ -162,7 +163,10 @@ class Driver:
                 return
             node.reporter.start()
             result = self._made(node, env)
-            self._check_sources(node)
+            changed = self._changed(node)
+            if changed and env.direct is not None:
+                result = self._made(node, replace(env, direct=None))  # what was packed may be torn
+            self._note_unsure(node, changed)
             if not node.unsure:
                 env.store.records.save(self._record(node, result.outputs))
         self._publish(node, result)
@@ -243,18 +247,22 @@ class Driver:
             name=node.vertex.name,
         )
 
-    def _check_sources(self, node: Node) -> None:
+    def _note_unsure(self, node: Node, changed: list[str]) -> None:
         """Mark a step as unsure whose context changed while it was read, or that builds on such a one."""
-        for edge in node.vertex.inputs:
-            source = self._nodes[edge.digest]
-            node.unsure = node.unsure or source.unsure
-            if source.local and isinstance(source.vertex.op, SourceOp):
-                changed = self._env.sources.changed(source.vertex.op)
-                if changed:
-                    node.unsure = True
-                    node.reporter.warn(
-                        f"{changed[0]!r} changed while it was copied: this step will run again next time"
-                    )
+        node.unsure = node.unsure or any(self._nodes[edge.digest].unsure for edge in node.vertex.inputs)
+        for path in changed:
+            node.unsure = True
+            node.reporter.warn(f"{path!r} changed while it was copied: this step will run again next time")
+
+    def _changed(self, node: Node) -> list[str]:
+        """One file of each context that is not what it was when the step's key was made (SLO-06)."""
+        sources = [self._nodes[edge.digest] for edge in node.vertex.inputs]
+        found = [
+            self._env.sources.changed(source.vertex.op)
+            for source in sources
+            if source.local and isinstance(source.vertex.op, SourceOp)
+        ]
+        return [paths[0] for paths in found if paths]
 
     def _snapshot(self, vertex: Vertex, position: int) -> str | None:
         edge = vertex.inputs[position]
@@ -278,15 +286,8 @@ class Driver:
         if node.vertex.meta.ignore_cache or isinstance(node.vertex.op, (SourceOp, BuildOp)):
             return nullcontext()
 
-        def waiting() -> None:
-            env.place.leave()
-            node.reporter.start()
-            node.reporter.status("waiting for another build that runs this step")
-
-        return self._env.store.lock(
-            f"step-{node.key}" if isinstance(node.vertex.op, ExecOp) else f"file-{node.key}",
-            on_wait=waiting,
-        )
+        kind = "step" if isinstance(node.vertex.op, ExecOp) else "file"
+        return alone(f"{kind}-{node.key}", node.vertex, env, node.reporter)
 
 
 def read_by_steps(to_do: list[Node]) -> set[Digest]:

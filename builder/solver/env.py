@@ -133,6 +133,8 @@ class SolveEnv:
     """What ``/etc/resolv.conf`` of RUN steps says in the place of the host's; never part of a key."""
     max_parallelism: int = 0
     """How many steps run at once; 0 = four per CPU, and at least 16."""
+    build_id: str = ""
+    """What the build is called in the history, whose log others may follow; "" = it has none."""
     nesting: int = 0
     """How many builds this one is nested in."""
     keep_going: bool = False

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from builder.frontend.redact import redact
+from builder.llb.ops import EMPTY
 from builder.solver.causes import Cause
 from builder.solver.filecauses import Files, Listing, file_causes, limited
 from builder.solver.steppairs import text_of
@@ -115,7 +116,24 @@ def _operation(before: Parts, after: Parts) -> list[Cause]:
     elif "FileOp" in new and not changed:
         inline = after.get("command") == INLINE
         found += _file(old["FileOp"].get("actions") or [], new["FileOp"].get("actions") or [], inline=inline)
+    found = found or _rebased(_built_on(before), _built_on(after))
     return found or [Cause("option", "how it is carried out")]
+
+
+def _built_on(parts: Parts) -> Parts:
+    """The input that a step starts from; {} = none."""
+    op, inputs = parts.get("op") or {}, parts.get("inputs") or []
+    mounts = (op.get("ExecOp") or {}).get("mounts") or []
+    actions = (op.get("FileOp") or {}).get("actions") or []
+    starts = [*(item for item in mounts if item.get("dest") == "/"), *actions]
+    position = starts[0].get("input", EMPTY) if starts else EMPTY
+    return inputs[position] if 0 <= position < len(inputs) else {}
+
+
+def _rebased(old: Parts, new: Parts) -> list[Cause]:
+    """It starts from something else, which may be an input of another kind, too, or none."""
+    before, after = ({"name": "scratch", **part} for part in (old, new))
+    return [_upstream(before, after)] if text_of(before["name"]) != text_of(after["name"]) else []
 
 
 def _command(before: Parts, after: Parts) -> Cause:
@@ -284,10 +302,9 @@ def _brief(value: Any) -> str:
 def _upstream(old: Parts, new: Parts) -> Cause:
     """Another key of what is built on: an image, a file from elsewhere, a step."""
     before, after = str(old.get("name", "")), str(new.get("name", ""))
-    if after.startswith(_BASES):
-        was = before if before.startswith(_BASES) else ""
-        return Cause("base", _image(after).partition("@")[0], _image(was), _image(after))
-    if "://" in after.partition(" ")[0]:
+    if after.startswith(_BASES) and (not before or before.startswith(_BASES)):
+        return Cause("base", _image(after).partition("@")[0], _image(before), _image(after))
+    if "://" in after.partition(" ")[0] and not after.startswith(_BASES):
         pins = str(old.get("pin", "")), str(new.get("pin", ""))
         return Cause("source", after, *(pins if before == after else (before, after)))
     if not before or text_of(before) == text_of(after):

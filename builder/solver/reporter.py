@@ -27,8 +27,9 @@ class Reporter:
         """Whether something was shown of the step, and not its end."""
 
     def start(self) -> None:
-        """The step began."""
-        self._started_ns = time.time_ns()
+        """The step began; one that waited for somebody since it was shown goes on."""
+        if not self.is_open or self._started_ns is None:
+            self._started_ns = time.time_ns()
         self._send()
 
     def done(self) -> None:

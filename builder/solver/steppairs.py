@@ -28,6 +28,11 @@ def text_of(name: str) -> str:
     return _step(name)[1]
 
 
+def stage_of(name: str) -> str:
+    """The stage that a step's name begins with, and the platform, if the build had several."""
+    return _step(name)[0]
+
+
 def _equal(new: Sequence[Step], old: Sequence[Step], pairs: Mapping[int, int]) -> dict[int, int]:
     """``pairs``, and those of what remains that are equal, in order."""
     found, used = dict(pairs), set(pairs.values())

@@ -68,7 +68,8 @@ def unpack(stream: Peeked, root: Path, step: Step) -> None:
     """Unpack an archive into the directory ``root``; raises SourceUnavailable.
 
     Nothing is written outside of ``root``: names that climb out, links in the way and the like are refused or
-    stay inside. Owners are not kept (a context's files belong to 0:0), devices are left out.
+    stay inside. Owners are not kept (a context's files belong to 0:0), devices that may not be made are
+    left out.
     """
     from builder.cache.extract import apply
     from builder.cache.treewriter import Writer

@@ -293,18 +293,18 @@ def _from_stream(task: _Task, stream: BinaryIO, name: str) -> PreparedContext:
     root = task.stack.enter_context(task.store.staging("context"))
     with task.steps("[internal] load build context") as step:
         archive.unpack(peeked, root, step)
-    return _staged(task, root)
+    return _staged(task, root, name)
 
 
-def _staged(task: _Task, root: Path, **more: str) -> PreparedContext:
-    """A context that was put into a staging directory: no ignore rules, nothing remembered."""
+def _staged(task: _Task, root: Path, place: str, **more: str) -> PreparedContext:
+    """The context of ``place``, put into a staging directory: no ignore rules, nothing remembered."""
     main = LocalContext(root)
     task.stack.callback(main.close)
     if task.data is not None or task.dockerfile == "-":
         data = task.data if task.data is not None else _read_stdin(task)
         found = FoundDockerfile(data=data, name=files.DEFAULT_NAME)
     else:
-        found = files.find_in_tree(main, task.dockerfile)
+        found = files.find_in_tree(main, task.dockerfile, place=place)
     if task.subdir:
         main = LocalContext(_below(root, task.subdir))
         task.stack.callback(main.close)
@@ -359,7 +359,7 @@ def _from_git(task: _Task, ref: GitRef) -> PreparedContext:
         )
         commit = source.resolve(step)
         tree = source.checkout(commit, root / "tree", step)
-    prepared = _staged(task, tree, source=ref.display, revision=commit)
+    prepared = _staged(task, tree, ref.display, source=ref.display, revision=commit)
     prepared.made_s = lambda: source.committed_s(commit, step)
     return prepared
 

@@ -97,9 +97,12 @@ class ContextTree:
 
     def readlink(self, path: str) -> str:
         """The text of a symbolic link."""
-        with self._lock:
-            fd, name = self._at(path)
-            return os.readlink(name, dir_fd=fd)
+        try:
+            with self._lock:
+                fd, name = self._at(path)
+                return os.readlink(name, dir_fd=fd)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
 
     def open(self, path: str) -> int:
         """A descriptor to read a regular file; the caller closes it."""
@@ -171,15 +174,6 @@ class ContextTree:
             if now is None or stamp(now) != expected:
                 moved.append(path)
         return tuple(moved)
-
-    def forget(self) -> None:
-        """Look at the tree anew from here on; for a retry after ``changed``."""
-        with self._lock:
-            self._near.close()
-            self._dirs.clear()
-            self._single.clear()
-            self._looked.clear()
-            self._opened.clear()
 
     # --- looking ----------------------------------------------------------------------------------------
 

@@ -32,8 +32,11 @@ class FoundDockerfile:
     ignore_name: str = ""
 
 
-def find_in_tree(tree: ContextTree, name: str | None) -> FoundDockerfile:
-    """Read the Dockerfile ``name`` (default: Dockerfile, then dockerfile) of a tree, and its ignore file."""
+def find_in_tree(tree: ContextTree, name: str | None, *, place: str = "") -> FoundDockerfile:
+    """Read the Dockerfile ``name`` (default: Dockerfile, then dockerfile) of a tree, and its ignore file.
+
+    ``place`` is where the user has the tree, if it is not a directory of theirs.
+    """
     wanted = clean(name) if name else DEFAULT_NAME
     data = read_file(tree, wanted, DOCKERFILE_LIMIT)
     if data is None and wanted.rpartition("/")[2] == DEFAULT_NAME:
@@ -41,7 +44,7 @@ def find_in_tree(tree: ContextTree, name: str | None) -> FoundDockerfile:
         data = read_file(tree, lower, DOCKERFILE_LIMIT)
         wanted = lower if data is not None else wanted
     if data is None:
-        raise missing_dockerfile(wanted, tree.root / wanted)
+        raise missing_dockerfile(wanted, tree.root / wanted, place=place)
     ignore_text, ignore_name = ignore_of(tree, wanted)
     return FoundDockerfile(data=data, name=wanted, ignore_text=ignore_text, ignore_name=ignore_name)
 
@@ -126,16 +129,17 @@ def read_given(path: Path) -> bytes:
     return data
 
 
-def missing_dockerfile(name: str, path: Path) -> SourceUnavailable:
-    """The error for a Dockerfile that is not there."""
-    where = path.parent
-    hint = "name another file with -f, or give the directory that holds the Dockerfile as the context"
-    similar = _similar(where)
+def missing_dockerfile(name: str, path: Path, *, place: str = "") -> SourceUnavailable:
+    """The error for a Dockerfile that is not there; ``place`` is shown instead of the tree's directory."""
+    hint = "name another file with -f"
+    if not place:
+        hint += ", or give the directory that holds the Dockerfile as the context"
+    similar = _similar(path.parent)
     if similar:
-        hint = f"did you mean -f {where / similar}?"
+        hint = f"did you mean -f {(Path(name) if place else path).with_name(similar)}?"
     return SourceUnavailable(
         f"failed to read dockerfile: open {name}: no such file or directory",
-        hint=f"looked for {path}; {hint}",
+        hint=f"looked {f'in {place}' if place else f'for {path}'}; {hint}",
         code="dockerfile-not-found",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from builder.sources.submodules import Submodule, submodules_of
 MAX_SUBMODULES = 100
 MAX_DEPTH = 8
 _KEPT = "refs/pybuild/commits/"
+_SHORT_ID = re.compile("[0-9a-f]{4,39}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,9 +117,12 @@ class GitSource:
                 ["ls-remote", "--", remote, wanted, f"{wanted}^{{}}"], cwd=self.store.root, step=step
             ).decode("utf-8", "surrogateescape")
         except GitFailed as error:
+            private = any(
+                text in error.output for text in ("could not read Username", "Authentication failed")
+            )
             raise SourceUnavailable(
                 f"failed to fetch remote {self.ref.display}",
-                context=(error.output[-1000:],),
+                hint="does it exist? a private one needs --secret id=GIT_AUTH_TOKEN,…" if private else None,
                 code="git-failed",
             ) from error
         refs: dict[str, str] = {}
@@ -133,6 +138,7 @@ class GitSource:
         raise SourceUnavailable(
             f"repository does not contain ref {wanted}, output: {out[:500]!r}",
             context=(f"in {self.ref.display}",),
+            hint="a commit is found by its whole id only" if _SHORT_ID.fullmatch(wanted) else None,
             code="git-no-such-ref",
         )
 
@@ -144,6 +150,9 @@ class GitSource:
         if bare.startswith(("http://", "https://")):
             parts = urlsplit(bare)
             origin = f"{parts.scheme}://{parts.netloc}/"
+            own, credentials = split_credentials(check_remote(self.ref.remote))
+            if not authorization and credentials and own.startswith(origin):  # a submodule's
+                authorization = basic(unquote(credentials))
             authorization = authorization or self._authorization(parts.hostname or "")
         git = Git(
             authorization=authorization,
@@ -231,7 +240,7 @@ class GitSource:
                     code="git-failed",
                 )
             raise SourceUnavailable(
-                f"failed to fetch remote {self.ref.display}: commit {commit} not found",
+                f"failed to fetch remote {remote}: commit {commit} not found",
                 context=(said[-1000:],) if said else (),
                 code="git-failed",
             )

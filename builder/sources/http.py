@@ -92,21 +92,20 @@ class HttpSource:
 
     def fetch(self, step: Step) -> HttpFile:
         """The current content. Raises SourceUnavailable."""
-        known = self._known()
-        if known is not None and self._checksum is not None and str(self._checksum) == known["digest"]:
-            return self._file(known)
-        if (
-            self._checksum is not None
-            and self._checksum.algorithm == "sha256"
-            and self._blobs.has(self._checksum)
-        ):
-            name = safe_name(self._filename, "", self._url)
-            return self._file({"digest": str(self._checksum), "name": name, "mtime_s": "0"})
+        known = self._known(self._key())
+        if self._checksum is not None:
+            if known is not None and str(self._checksum) == known["digest"]:
+                return self._file(known)
+            alike = self._known(str(self._checksum))
+            if alike is not None:
+                return self._file({**alike, "name": safe_name("", "", self._url)})
         if known is not None and self._is_current(known):
             found = known
         else:
             found = self._download(step)
-            self._documents.put_doc("http", self._key(), json.dumps(found).encode())
+            data = json.dumps(found).encode()
+            for key in (self._key(), found["digest"]):
+                self._documents.put_doc("http", key, data)
         if self._checksum is not None:
             self._check(found)
         return self._file(found)
@@ -126,8 +125,9 @@ class HttpSource:
             "\n".join([url, *(f"{k}:{v}" for k, v in self._access.headers)]).encode()
         ).hexdigest()
 
-    def _known(self) -> dict[str, str] | None:
-        data = self._documents.doc("http", self._key())
+    def _known(self, key: str) -> dict[str, str] | None:
+        """What was noted under a key: of this URL, or (by a digest) of whichever URL gave that content."""
+        data = self._documents.doc("http", key)
         try:
             found = json.loads(data) if data else None
             if isinstance(found, dict) and self._blobs.has(Digest.parse(found["digest"])):
@@ -238,8 +238,7 @@ def _copy(reply: Response, sink: _Sink, url: str, step: Step) -> None:
     from builder.registry.http import display_url
 
     name = f"downloading {display_url(url)}"
-    length = reply.header("Content-Length")
-    total = int(length) if length.isdigit() else 0
+    total = reply.length or 0
     done = 0
     for chunk in reply.chunks():
         done += len(chunk)
@@ -298,9 +297,17 @@ def safe_name(given: str, disposition: str, url: str) -> str:
     """One path element: as asked for, as the server says, as the URL ends, or a default (SHT-01)."""
     for candidate in (given, _disposition_name(disposition), unquote(urlsplit(url).path)):
         name = candidate.replace("\\", "/").rstrip("/").rpartition("/")[2].replace("\0", "")
-        if name not in _DROPPED and len(os.fsencode(name)) <= 255:
+        if name not in _DROPPED and _fits(name):
             return name
     return DEFAULT_NAME
+
+
+def _fits(name: str) -> bool:
+    """Can a file be called so?"""
+    try:
+        return len(os.fsencode(name)) <= 255
+    except UnicodeEncodeError:
+        return False
 
 
 def _disposition_name(value: str) -> str:

@@ -29,7 +29,11 @@ def submodules_of(git: Git, mirror: Path, commit: str, remote: str) -> tuple[Sub
     found: list[Submodule] = []
     for path, url in _configured(git, mirror, commit):
         if path in links:
-            found.append(Submodule(path=path, remote=_absolute(url, remote), commit=links[path]))
+            try:
+                found.append(Submodule(path=path, remote=_absolute(url, remote), commit=links[path]))
+            except InvalidValue as error:
+                error.context = (*error.context, f"submodule {path!r} of {remote}")
+                raise
     return tuple(found)
 
 

@@ -53,7 +53,8 @@ def _asked(app: App, words: tuple[str, ...]) -> tuple[str, str]:
         return "", second
     if second or not first:
         return first, second
-    if (first.isdigit() and len(first) < 4) or app.store.builds.get(first) is None:
+    short = first.isdigit() and len(first) < 4
+    if short or not (first.startswith("^") or app.store.builds.get(first)):
         return "", first
     return first, ""
 
@@ -97,7 +98,9 @@ def _text(report: BuildReport, steps: tuple[StepReport, ...], *, every: bool) ->
         if hidden:
             lines.append(f"        and for {hidden} more reasons: pybuild explain {report.id} {_word(step)}")
     cached = sum(step.status == "cached" and not _is_internal(step) for step in report.steps)
-    if not shown:
+    if not shown and not cached and report.status != "completed":
+        lines += ["", "It ended before a step ran."]
+    elif not shown:
         lines += ["", f"Nothing had to run: {_count(cached)} came from the cache."]
     elif cached and not every:
         lines += ["", f"{_count(cached)} came from the cache."]

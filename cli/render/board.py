@@ -44,7 +44,7 @@ class Entry:
         self.log: list[str] = []
         """The last lines of output, each with its time in front."""
         self.lines = 0
-        self._partial: dict[int, bytes] = {}
+        self._partial: dict[int, list[bytes]] = {}
         self._runs: dict[tuple[str, int], int | None] = {}
         """The runs of all members: who and when it began, and when it ended."""
         self._members: dict[str, VertexEvent] = {}
@@ -94,15 +94,16 @@ class Entry:
 
     def add_log(self, event: LogEvent) -> list[str]:
         """Note output; the lines that are now whole, each with its time."""
-        data = self._partial.pop(event.stream, b"") + event.data
-        *whole, rest = data.split(b"\n")
+        *whole, rest = event.data.split(b"\n")
+        if whole and event.stream in self._partial:
+            whole[0] = b"".join((*self._partial.pop(event.stream), whole[0]))
         if rest:
-            self._partial[event.stream] = rest
+            self._partial.setdefault(event.stream, []).append(rest)
         return self._stamp(whole, event.timestamp_ns)
 
     def flush_log(self) -> list[str]:
         """The lines that never got their newline, when the step has ended."""
-        rest = [data for data in self._partial.values() if data]
+        rest = [b"".join(pieces) for pieces in self._partial.values()]
         self._partial.clear()
         return self._stamp(rest, self.completed_ns or 0)
 

@@ -17,7 +17,10 @@ from cli.render.snippet import Place, places_of, snippet
 from cli.render.text import printable
 
 BUG_STATUS = 70
+_FULL = "free some space there (pybuild prune frees what builds keep)"
 _HINTS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
     errno.EMFILE: "this process may open too few files at a time: raise ulimit -n, or lower --parallel",
     errno.ENFILE: "this machine has too many files open: raise fs.file-max",
 }

@@ -94,13 +94,12 @@ class TtyRenderer:
             self._take(event)
         if self._begun_ns is None:
             self._begun_ns = now_ns
-            self._stream.write(_HIDE_CURSOR)
         width, height = self._size()
         rows = [Row(self._header(now_ns)), *fit(self._groups(now_ns), max(1, height - 2))]
         self._draw([self._render(row, width) for row in rows], [self._columns(row) for row in rows], width)
 
     def finish(self, now_ns: int) -> None:
-        """Draw everything once more, however long, and give the cursor back."""
+        """Draw everything once more, however long."""
         if self._begun_ns is None:
             return
         width, _ = self._size()
@@ -112,7 +111,7 @@ class TtyRenderer:
             if wants_tail(entry):
                 tail += failure_tail(entry, len(entry.log))
         text = "".join(f"{line}\n" for line in tail)
-        self._stream.write(text + _SHOW_CURSOR)
+        self._stream.write(text)
         self._stream.flush()
         self._drawn, self._begun_ns = [], None
 
@@ -184,7 +183,8 @@ class TtyRenderer:
         rows_up = sum(
             1 if self._truncate and not changed else -(-w // width) or 1 for w in self._drawn_widths
         )
-        out = [f"\x1b[{rows_up}A\r" if rows_up else "\r"]
+        # Shown again after each picture: whatever ends or stops us leaves a terminal with its cursor.
+        out = [_HIDE_CURSOR, f"\x1b[{rows_up}A\r" if rows_up else "\r"]
         whole = changed or not self._truncate
         if whole:
             out.append("\x1b[J")
@@ -194,7 +194,7 @@ class TtyRenderer:
         if len(self._drawn) > len(lines):
             out.append("\x1b[J")
         if lines != self._drawn or whole:
-            self._stream.write("".join(out))
+            self._stream.write("".join(out) + _SHOW_CURSOR)
             self._stream.flush()
         self._drawn, self._width = lines, width
         self._drawn_widths = [min(w, width - 1) for w in widths] if self._truncate else widths

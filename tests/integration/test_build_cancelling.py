@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,11 @@ from pathlib import Path
 import pytest
 
 from builder import images
+from builder.build.layers import LayerMaker, LayerOptions
 from builder.cache.store import Store
+from builder.cancelling import Cancel, within
+from builder.errors import Cancelled
+from builder.exporter.tarout import TarOut
 from tests.support import leaks
 from tests.support.buildlab import base_tar
 from tests.support.cli import Runner
@@ -146,7 +151,7 @@ def test_one_build_runs_what_two_want_and_takes_over_when_the_other_ends(
     runner: Runner, tmp_path: Path
 ) -> None:
     text = (
-        "FROM busybox\nRUN --mount=type=cache,target=/c,id={0} echo run >> /c/runs; sleep 2.5\n"
+        "FROM busybox\nRUN --mount=type=cache,target=/c,id={0} echo run | tee -a /c/runs; sleep 2\n"
         "RUN --mount=type=cache,target=/c,id={0} cp /c/runs /runs\n"
     )
     for how in ("none", "INT", "KILL"):
@@ -163,7 +168,13 @@ def test_one_build_runs_what_two_want_and_takes_over_when_the_other_ends(
         first.communicate(timeout=30)
         assert second.returncode == 0, told.read_text()
         assert first.returncode == {"none": 0, "INT": 130, "KILL": -9}[how]
-        assert _runs(runner, name) == (1 if how == "none" else 2)
+        runs = 1 if how == "none" else 2
+        assert _runs(runner, name) == runs
+        number = re.search(rb"(#\d+) waiting", told.read_bytes())
+        assert number is not None
+        lines = [line for line in told.read_bytes().splitlines() if line.startswith(number[1] + b" ")]
+        assert sum(line.endswith(b" run") for line in lines) == runs, "what the other says is told, too"
+        assert lines[-1].split()[1] == (b"CACHED" if how == "none" else b"DONE")
     assert os.listdir(runner.root / "tmp") == []
 
 
@@ -219,3 +230,14 @@ def _until(done, seconds: float = 20) -> None:
     while not done():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.05)
+
+
+def test_packing_and_writing_archives_stop_with_the_build(tmp_path: Path) -> None:
+    stop = Cancel()
+    with Store.open(tmp_path / "root") as store, within(stop), LayerMaker(store, LayerOptions()) as maker:
+        made = store.snapshots.commit(store.snapshots.prepare(None))
+        stop.set()
+        with pytest.raises(Cancelled):
+            maker.layer(made.id)
+        with pytest.raises(Cancelled):
+            TarOut(io.BytesIO()).file("f", io.BytesIO(b"x"), 1)

@@ -205,6 +205,23 @@ def test_pruned_and_changed(lab: Lab) -> None:
     assert found == {"COPY a /pruned": [Cause("gone")], "RUN echo pruned": [Cause("gone")]}
 
 
+def test_of_the_same_platform(lab: Lab) -> None:
+    """A build of one platform in between is not what the steps of another are compared with."""
+    root = lab.context({"c": "1", "amd64": "1", "arm64": "2"})
+    text = (
+        "FROM scratch AS c\nCOPY c /\nFROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /a\nCOPY --from=c c /c"
+    )
+    both = ("linux/amd64", "linux/arm64")
+    lab.build(root, text, platforms=both)
+    (root / "c").write_text("2")
+    lab.build(root, platforms=both[1:])
+    (step,) = [step for step in lab.build(root, platforms=both).steps if step.causes]
+    assert step.name == "[linux/amd64 stage-1 2/2] COPY --from=c c /c"
+    assert [(cause.kind, cause.subject) for cause in step.causes] == [
+        ("upstream", "[linux/amd64 c 1/1] COPY c /")
+    ]
+
+
 def test_imported(tmp_path: Path) -> None:
     text = "FROM busybox\nCOPY a /a\nRUN cat a > /b; echo new >> /b\nRUN echo last > /c\n"
     with machines(tmp_path) as many:

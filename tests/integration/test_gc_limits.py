@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.build.space import tidy
+from builder.build.space import Guard, tidy
 from builder.cache import faults
 from builder.cache.fsck import check
 from builder.cache.limits import SpaceLimits
@@ -74,10 +75,28 @@ def test_a_build_that_needs_more_stops_and_says_what_takes_the_space(lab: Lab) -
     assert check(lab.store.root) == ()
 
 
-def test_one_step_cannot_write_far_beyond_the_limit(lab: Lab) -> None:
+def test_one_step_cannot_write_far_beyond_the_limit(lab: Lab, tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def free() -> None:
+        """Somebody else's file gets shorter, faster than the step writes."""
+        with (tmp_path / "other").open("wb") as file:
+            size = 1000 * MB
+            os.posix_fallocate(file.fileno(), 0, size)
+            while size > 0 and not over.wait(0.02):
+                size -= 4 * MB
+                os.truncate(file.fileno(), size)
+
+    freeing = threading.Thread(target=free)
+    freeing.start()
     began = time.monotonic()
-    with pytest.raises(PybuildError) as caught:
-        lab.build(lab.context(), SLOW, space=LIMIT)
+    try:
+        with pytest.raises(PybuildError) as caught:
+            lab.build(lab.context(), SLOW, space=LIMIT)
+    finally:
+        over.set()
+        freeing.join()
+        (tmp_path / "other").unlink()
     assert caught.value.code == "disk-limit"
     assert time.monotonic() - began < 6, "the step went on to its end"
     assert used(lab) <= LIMIT.max_used
@@ -128,6 +147,17 @@ def test_what_others_write_while_room_is_made_goes_as_well(lab: Lab) -> None:
             faults.hook = None
     assert written == 3
     assert used(lab) <= LIMIT.max_used
+
+
+def test_what_a_killed_process_left_goes_first(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "root") as store:
+        pid = os.fork()
+        if pid == 0:
+            with Store.open(tmp_path / "root") as other:
+                (other.snapshots.prepare(None).upper / "file").write_bytes(b"x" * 2 * MB)
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        Guard(store, SpaceLimits(max_used=MB), Cancel()).check()
 
 
 def test_a_disk_keeps_its_free_space(tmp_path: Path) -> None:

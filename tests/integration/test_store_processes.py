@@ -46,7 +46,9 @@ def work(root: Path) -> None:
         store.volumes.remove("vol")
         rootfs = store.snapshots.prepare(top.id)
         if store.containers.get("c") is None:
-            store.containers.create(ContainerRow(f"id{time.monotonic_ns()}", "c", "", rootfs.id, 1, {}))
+            made_id = f"id{time.monotonic_ns()}"
+            with store.containers.placing(made_id):
+                store.containers.create(ContainerRow(made_id, "c", "", rootfs.id, 1, {}))
         with store.cache_mounts.acquire("apt", "locked") as mount:
             (mount / "f").write_text("x")
     with Store.open(root, snapshotter="native") as store:

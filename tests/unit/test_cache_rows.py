@@ -126,6 +126,29 @@ def test_sharing_modes(store: Store) -> None:
         mounts.acquire("id", "public")  # type: ignore[arg-type]
 
 
+def test_a_look_at_a_cache_mount_makes_no_other_instance(store: Store) -> None:
+    mounts = store.cache_mounts
+    with mounts.acquire("id", "private") as first:
+        pass
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            mounts.in_use(first.name)
+
+    looking = [threading.Thread(target=look) for _ in range(3)]
+    for thread in looking:
+        thread.start()
+    try:
+        for _ in range(60):
+            with mounts.acquire("id", "private") as path:
+                assert path == first
+    finally:
+        over.set()
+        for thread in looking:
+            thread.join()
+
+
 def test_locked_waits_for_its_turn(store: Store) -> None:
     waited = threading.Event()
     order: list[str] = []

@@ -157,6 +157,8 @@ def test_outputs(tmp_path: Path) -> None:
     "argv",
     [
         ["-o", "dest=x"],
+        ["--annotation", "maifest:a=b"],
+        ["-o", "type=docker,dest=x,oci-mediatypes=false", "--annotation", "a=b"],
         ["--build-arg", "=x"],
         ["--label", "=x"],
         ["--add-host", "x"],

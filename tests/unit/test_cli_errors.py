@@ -139,8 +139,10 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_debug() -> None:
 
 
 def test_operating_system_errors_are_no_bugs() -> None:
-    assert (
-        error_text(OSError(28, "No space left on device", "/x")) == "pybuild: /x: No space left on device\n"
+    assert error_text(OSError(5, "Input/output error", "/x")) == "pybuild: /x: Input/output error\n"
+    assert error_text(OSError(28, "No space left on device", "/x")) == (
+        "pybuild: /x: No space left on device\n"
+        "hint: free some space there (pybuild prune frees what builds keep)\n"
     )
     assert error_json(OSError(28, "full", "/x"), 1)["error"]["code"] == "os-error"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from textwrap import dedent
 
 import pytest
 
 from builder.errors import UsageError
 from builder.solver.progress import Event, LogEvent, StatusEvent, VertexEvent, WarningEvent
+from cli.render.board import Board
 from cli.render.plain import PlainRenderer
 from cli.render.progress import Progress, make_progress
 from cli.render.quiet import QuietRenderer
@@ -102,6 +104,15 @@ def test_plain_partial_lines_wait_for_their_rest_or_the_end() -> None:
         (2, [end("a", 0, 1)]),
     )
     assert text.splitlines() == ["#1 a", "#1 0.200 one line", "#1 1.000 rest", "#1 DONE 1.0s"]
+
+
+def test_a_long_line_costs_no_more_than_its_length() -> None:
+    began = time.process_time()
+    entry = Board().entry(start("a"))
+    piece = log("a", "x" * 2048)
+    assert not any(entry.add_log(piece) for _ in range(10_000))
+    assert len(entry.add_log(log("a", "\n"))[0]) > 20_000_000
+    assert time.process_time() - began < 3
 
 
 def test_plain_bytes_that_are_no_text_pass_through() -> None:

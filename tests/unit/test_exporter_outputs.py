@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -14,8 +15,12 @@ import pytest
 
 from builder import images
 from builder.cache.store import Store
-from builder.errors import ExportError, PybuildError, UsageError
+from builder.cache.tree import View
+from builder.cache.treewriter import Writer
+from builder.cancelling import Cancel, within
+from builder.errors import Cancelled, ExportError, PybuildError, UsageError
 from builder.exporter.run import export
+from builder.exporter.trees import _Copier
 from builder.exporter.types import BuiltImage, ExportResult, OutputSpec
 from builder.oci.platform import Platform, host_platform
 from builder.solver.progress import Event, StatusEvent
@@ -166,6 +171,7 @@ def test_local_output_keeps_modes_times_and_links(store: Store, tmp_path: Path) 
     os.utime(source / "d/run", ns=(10**18, 10**18))
     os.link(source / "d/run", source / "d/twin")
     (source / "link").symlink_to("/etc/passwd")
+    os.link(source / "link", source / "link2", follow_symlinks=False)
     (source / "d").chmod(0o711)
     from builder.cache.pack import pack_layer
     from builder.exporter.image import assemble
@@ -193,11 +199,37 @@ def test_local_output_keeps_modes_times_and_links(store: Store, tmp_path: Path) 
     assert (dest / "d/run").stat().st_mtime_ns == 10**18
     assert (dest / "d/run").stat().st_ino == (dest / "d/twin").stat().st_ino
     assert os.readlink(dest / "link") == "/etc/passwd"
+    assert (dest / "link").lstat().st_ino == (dest / "link2").lstat().st_ino
     assert (dest / "other").read_text() == "kept"
     run(store, found, f"type=local,dest={dest},mode=delete", epoch=1_500_000_000)
     assert not (dest / "other").exists()
     assert (dest / "d/run").stat().st_mtime_ns == 1_500_000_000 * 10**9
     assert list(outside.iterdir()) == []
+
+
+def test_a_socket_with_two_names_is_left_out(tmp_path: Path) -> None:
+    source, dest = tmp_path / "tree", tmp_path / "out"
+    source.mkdir()
+    dest.mkdir()
+    os.mknod(source / "a", stat.S_IFSOCK | 0o600)
+    os.link(source / "a", source / "b")
+    with View([source]) as tree, Writer(dest) as writer:
+        _Copier(writer, None).copy(tree, "", "linux/amd64")
+    assert not os.listdir(dest)
+
+
+def test_builds_into_one_directory_take_turns(store: Store, tmp_path: Path) -> None:
+    image, dest, stop = built(store, tmp_path), tmp_path / "dest", Cancel()
+    dest.mkdir()
+    stop.set()
+    other = os.open(dest, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with within(stop), pytest.raises(Cancelled):
+        run(store, image, f"type=local,dest={dest}")
+    assert not os.listdir(dest)
+    os.close(other)
+    run(store, image, f"type=local,dest={dest}")
+    assert os.listdir(dest)
 
 
 def test_link_in_the_destination_is_not_followed(store: Store, tmp_path: Path) -> None:
@@ -265,7 +297,3 @@ def test_push_output_reaches_the_registry(store: Store, tmp_path: Path) -> None:
         result = run(store, built(store, tmp_path), f"type=image,name={name},push=true")
         assert result.root is not None
         assert registry.tags["x/y", "1"] == str(result.root.digest)
-        with pytest.raises(ExportError, match="by digest"):
-            run(store, built(store, tmp_path), f"type=image,name={name},push-by-digest=true")
-        with pytest.raises(UsageError, match="tag is needed"):
-            run(store, built(store, tmp_path), "type=image,push=true")

@@ -339,9 +339,6 @@ class TestMemory:
             assert context.changed() == ("a.txt",)
             context.put_file_digest("a.txt", b"x" * 32)
             assert context.file_digest("a.txt") is None
-            context.forget()
-            assert read(context, "a.txt") == b"other"
-            assert context.changed() == ()
 
     def test_removed_files_leave_the_index(self, tree: Path) -> None:
         memory, reads = Memory(), []  # type: ignore[var-annotated]

@@ -32,13 +32,20 @@ def run(
     return {**parts, "inputs": list(inputs), "command": command}
 
 
-def copy(command: str = "COPY a /b", content: str = "sha256:c1", action: Any = None) -> dict[str, Any]:
+def copy(
+    command: str = "COPY a /b",
+    content: str = "sha256:c1",
+    action: Any = None,
+    bases: tuple[Any, ...] = (BASE,),
+) -> dict[str, Any]:
     """The parts of a COPY."""
     action = action or Copy(src="/a", dest="/b")
     _, parts = keys.op_digest(
-        FileOp(actions=(FileAction(action=action, input=0, secondary=1, output=0),)), None
+        FileOp(actions=(FileAction(action=action, input=len(bases) - 1, secondary=len(bases), output=0),)),
+        None,
     )
-    return {**parts, "inputs": [BASE, {"content": content, "name": "local://context"}], "command": command}
+    context = {"content": content, "name": "local://context"}
+    return {**parts, "inputs": [*bases, context], "command": command}
 
 
 def test_equal_parts_have_no_cause() -> None:
@@ -97,6 +104,23 @@ def test_base_that_moved_and_base_that_was_replaced() -> None:
     assert cause.kind == "base"
     assert "busybox:latest@" in cause.before
     assert "alpine:3@" in cause.after
+
+
+def test_what_a_step_starts_from_may_be_of_another_kind() -> None:
+    """An image, a step of another place or nothing takes the place of each other."""
+    step = {"key": "1", "name": "[stage-1 2/3] COPY x /x"}
+    name = "docker.io/library/busybox:latest"
+    (cause,) = diff(run(inputs=(step,)), run(), no_files)
+    assert cause.text == f"it builds on {name} now, not on {step['name']}"
+    (cause,) = diff(run(inputs=()), run(), no_files)
+    assert cause.text == f"base image changed: scratch -> {name}"
+    none = copy(bases=())
+    assert [cause.text for cause in diff(copy(), none, no_files)] == [
+        f"it builds on scratch now, not on {name}"
+    ]
+    assert [cause.text for cause in diff(none, copy(), no_files)] == [
+        f"it builds on {name} now, not on scratch"
+    ]
 
 
 def test_upstream_step_is_named_after_the_steps_own_reasons() -> None:

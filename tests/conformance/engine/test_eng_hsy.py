@@ -20,7 +20,7 @@ from builder.build.buildlog import LogWriter, read_log
 from builder.build.historybundle import bundle, record_message
 from builder.build.request import HistoryLimits
 from builder.cache.store import Store
-from builder.errors import Cancelled, PybuildError
+from builder.errors import Cancelled, PybuildError, StoreError
 from builder.solver.progress import Event, LogEvent, VertexEvent, WarningEvent
 from builder.solver.protowire import fields, time_of
 from builder.solver.statuswire import Frames
@@ -193,6 +193,10 @@ def test_the_log_has_everything_in_the_references_form(lab: Lab) -> None:
         "application/vnd.buildkit.status.v0",
         history.DEFINITION_TYPE,
     ]
+    definition = history.attachments(lab.store, found)[1]
+    Path(definition.path).write_bytes(b"")
+    with pytest.raises(StoreError, match="is damaged"):
+        history.attachment_bytes(lab.store, definition)
 
 
 @row("HSY-02")

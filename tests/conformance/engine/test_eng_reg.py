@@ -14,7 +14,7 @@ import pytest
 
 from builder import images
 from builder.cache.store import Store
-from builder.errors import ExportError, PybuildError, RegistryError, Unauthorized
+from builder.errors import PybuildError, RegistryError, Unauthorized, UsageError
 from builder.exporter.types import OutputSpec
 from builder.oci.descriptor import Descriptor
 from builder.oci.digest import Digest
@@ -251,7 +251,7 @@ def test_push(lab: Lab, registry: Registry) -> None:
         registry.faults.append(Fault(match="PUT .*/manifests/", status=400))
         lab.build(context, tags=(name,), outputs=(OutputSpec(type="image", push=True),))
     registry.faults.clear()
-    with pytest.raises(ExportError, match=rf"can't push tagged ref {name} by digest"):
+    with pytest.raises(UsageError, match=rf"can't push tagged ref {name} by digest"):
         lab.build(context, tags=(name,), outputs=(OutputSpec(type="image", push=True, push_by_digest=True),))
     bare = f"{registry.host}/bare"
     lab.build(context, outputs=(OutputSpec(type="image", names=(bare,), push=True, push_by_digest=True),))

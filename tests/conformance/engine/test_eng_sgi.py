@@ -305,6 +305,8 @@ def test_credentials(store: Store) -> None:
     remote, git = found._remote(given)
     assert remote == url
     assert git.authorization == "Basic " + base64.b64encode(b"me:pass").decode()
+    assert found._remote("https://git.example/sub.git")[1].authorization == git.authorization  # a submodule
+    assert found._remote("https://git.example.org/sub.git")[1].authorization == ""
     assert "pass" not in found.ref.display
     assert not any(
         "pass" in value for value in git._env(local=False).values()

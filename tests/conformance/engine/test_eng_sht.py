@@ -103,6 +103,7 @@ def test_names_are_one_element(store: Store, web: Web) -> None:
     assert fetch(store, web.url("/x/said")).name == "evil"
     assert fetch(store, web.url("/x/said"), filename="a/b/given").name == "given"
     assert fetch(store, web.url("/")).name == "__unnamed__"
+    assert safe_name("", "attachment; filename*=utf-7''+2AA-", "http://h/x") == "x"  # half a character
     for bad in ("..", ".", "/", "a/..", "x" * 300, "%2e%2e", "\0"):
         assert safe_name("", "", f"http://h/{bad}") == "__unnamed__"
 
@@ -126,7 +127,21 @@ def test_revalidation(store: Store, web: Web) -> None:
     digest = "sha256:" + hashlib.sha256(b"two").hexdigest()
     count = len(web.seen)
     assert fetch(store, web.url("/elsewhere"), checksum=digest).path.read_bytes() == b"two"
+    digest = "sha256:" + hashlib.sha256(b"dated").hexdigest()
+    alike = fetch(store, web.url("/elsewhere"), checksum=digest)
+    assert (alike.name, alike.mtime_s) == ("elsewhere", MODIFIED_S)  # the same file whatever came before
     assert len(web.seen) == count  # nobody is asked for what its digest names
+
+
+@row("SHT-01")
+def test_headers_that_make_no_sense(store: Store, web: Web) -> None:
+    web.replies["/caf%C3%A9%20x"] = (200, {}, b"1")
+    web.replies["/raw"] = (302, {"Location": "/caf\xc3\xa9 x"}, b"")  # as some servers send a name
+    assert fetch(store, web.url("/raw")).size == 1
+    for target in ("http://[::bad/x", "http://h:99999/x", "file:///etc/passwd"):
+        web.replies["/go"] = (302, {"Location": target}, b"")
+        with pytest.raises(SourceUnavailable, match="is not followed"):
+            fetch(store, web.url("/go"))
 
 
 @row("SHT-02")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from builder.build import BuildRequest
+from builder.cache.treewriter import Writer
 from builder.errors import PybuildError, UsageError
 from builder.solver.progress import StatusEvent
 from builder.sources.contexttree import ContextTree
@@ -254,6 +255,31 @@ def test_a_file_that_changes_while_it_is_read(lab: Lab) -> None:
 
 
 @row("SLO-06")
+def test_a_file_is_copied_again_when_it_was_written_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"a" * 8_000_000)
+    begun = threading.Event()
+
+    def rewrite() -> None:
+        end = time.monotonic() + 0.06
+        with open(tmp_path / "f", "r+b", buffering=0) as file:
+            while time.monotonic() < end:
+                for letter in b"bcd":
+                    os.pwrite(file.fileno(), bytes([letter]) * 8_000_000, 0)
+                    begun.set()
+
+    with LocalContext(tmp_path) as tree, Writer(tmp_path) as writer:
+        looked = tree.lstat("f")
+        assert looked is not None
+        thread = threading.Thread(target=rewrite)
+        thread.start()
+        begun.wait()
+        writer.copy_file("copy", tree, "f", looked, 0o644, 0, 0)
+        thread.join()
+        assert tree.changed() == ("f",)
+    assert (tmp_path / "copy").read_bytes() == b"d" * 8_000_000, "not some of one and some of another"
+
+
+@row("SLO-06")
 def test_the_directory_is_read_in_place(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("1")
     with LocalContext(tmp_path) as tree:
@@ -262,6 +288,8 @@ def test_the_directory_is_read_in_place(tmp_path: Path) -> None:
         (tmp_path / "f").write_text("longer")
         tree.put_file_digest("f", b"0" * 32)
         assert tree.file_digest("f") is None  # not kept: the file is another one now
+        with pytest.raises(PybuildError, match="error checking context: cannot read 'f'"):
+            tree.readlink("f")  # as of a link that was replaced since it was looked at
 
 
 @row("SLO-07")
