@@ -22,6 +22,7 @@ _FORMAT = re.compile(
     r"exec format error|cannot execute binary file|\x7fELF",
     re.IGNORECASE,
 )
+_OTHER_FORMAT = re.compile(r"Invalid ELF image for this architecture", re.IGNORECASE)  # says an emulator
 _DENIED = re.compile(r"operation not permitted|permission denied", re.IGNORECASE)
 _NO_SUCH_ID = re.compile(
     r"(chown|lchown|setuid|setgid|setgroups|seteuid|chgrp).*invalid argument", re.IGNORECASE
@@ -102,6 +103,8 @@ def source_missing(vertex: Vertex, error: SetupFailed) -> PybuildError | None:
 
 
 def _hint(output: str, platform: Platform | None, env: SolveEnv) -> str | None:
+    if _OTHER_FORMAT.search(output):
+        return _format_hint(platform)
     emulation = emulation_for(platform, env.search_path)
     if emulation is not None and platform is not None:
         return emulation.hint(platform)
@@ -116,7 +119,8 @@ def _format_hint(platform: Platform | None) -> str:
     wanted = platform or host_platform()
     return (
         f"the program is made for another processor than {wanted}, or is a script without a #! line; take "
-        "the right one, or install an emulator (Debian: apt install qemu-user-static binfmt-support)"
+        "the right one (is the base image for that platform?), or install an emulator (Debian: apt install "
+        "qemu-user-static binfmt-support)"
     )
 
 
