@@ -80,7 +80,10 @@ class App:
 
     def say(self, text: str) -> None:
         """A line of result on stdout."""
-        sys.stdout.write(f"{text}\n")
+        try:
+            sys.stdout.write(f"{text}\n")
+        except OSError as error:
+            raise _named(error) from None
 
     def note(self, text: str) -> None:
         """A line for people on stderr."""
@@ -94,9 +97,12 @@ class App:
 
     def write(self, data: bytes) -> None:
         """Bytes of result on stdout."""
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise _named(error) from None
 
     @property
     def stdin(self) -> BinaryIO:
@@ -108,6 +114,12 @@ class App:
         """Standard output as bytes; what was said before goes out first."""
         sys.stdout.flush()
         return sys.stdout.buffer
+
+
+def _named(error: OSError) -> OSError:
+    """``error`` with the place that could not be written."""
+    error.filename = "standard output"
+    return error
 
 
 def is_terminal(fd: int) -> bool:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Named(io.FileIO):
+    """A file that is named by the errors of writing to it."""
+
+    shown = ""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = self.shown
+            raise
+
+
+def named(path: str, shown: str, opener: Callable[[str, int], int] | None = None) -> io.BufferedWriter:
+    """Open ``path`` for writing; errors call it ``shown``. Raises OSError."""
+    file = _Named(path, "w", opener=opener)
+    file.shown = shown
+    return io.BufferedWriter(file)
 
 
 def prepare(path: str, *, stale: bool = False) -> None:
@@ -33,12 +57,12 @@ def prepare(path: str, *, stale: bool = False) -> None:
 def written(path: str) -> Iterator[BinaryIO]:
     """A file that takes its place only when the block ends well; what is no regular file is written directly.
 
-    Raises UsageError when it cannot be made.
+    Raises UsageError when it cannot be made, and OSError with its name when it cannot be filled.
     """
     direct = os.path.exists(path) and not os.path.isfile(path)
     staged = path if direct else f"{path}.tmp{os.getpid()}"
     try:
-        file = open(staged, "wb")  # noqa: SIM115 - closed below, before it takes its place
+        file = named(staged, path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
     try:

@@ -10,7 +10,7 @@ Global options:
       --root dir              State directory (PYBUILD_ROOT)
   -D, --debug                 Show tracebacks and more detail
       --error-format string   How errors are shown: "text" or "json" (default "text")
-      --config dir            Docker's client configuration (DOCKER_CONFIG)
+      --config dir|file       Docker's configuration (DOCKER_CONFIG), or a .toml of ours (PYBUILD_CONFIG)
   -v, --version               Print version information and quit
 """
 

@@ -28,7 +28,7 @@ FLAGS = (
     text("on-error", "", 'What to do when a step fails ("shell": open a shell in it)', metavar="action"),
     many("output-on-failure", "", "Copy files out of a failed build (STAGE:/path=dest)"),
     number("retry", "", "How often RUN steps and sources are tried again"),
-    text("step-timeout", "", "How long the command of a RUN step may take (10m)", metavar="duration"),
+    text("step-timeout", "", "How long the command of a RUN step may take (such as 10m)", metavar="duration"),
 )
 
 

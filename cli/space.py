@@ -34,7 +34,7 @@ FLAGS = (
     text(
         "reserved",
         "",
-        "What the build cache may take even then",
+        "What the build cache may take even on a short disk",
         metavar="size|percent",
         aliases=("reserved-space",),
     ),

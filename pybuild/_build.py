@@ -17,6 +17,7 @@ from builder.remotecache.surroundings import completed
 from builder.solver.cancel import Cancel
 from builder.solver.progress import OnEvent
 from builder.solver.types import Secret, SshAgent
+from pybuild._checks import BUILD, check_context, check_kinds, check_names
 from pybuild._context import Tree, tar_of
 from runtime.spec import Limits
 
@@ -91,6 +92,7 @@ def request_of(
 ) -> BuildRequest:
     """The request that the arguments mean. Raises UsageError."""
     _check(options)
+    check_context(context)
     dockerfile, data = _dockerfile(options.get("dockerfile"))
     no_cache = options.get("no_cache", False)
     contexts = options.get("build_contexts") or {}
@@ -149,16 +151,17 @@ def request_of(
 
 
 def _check(options: BuildOptions) -> None:
-    """An option that nobody knows must not be taken for one that was heard."""
+    """Raises UsageError for what cannot be meant."""
+    check_names(BuildOptions.__annotations__, options)
     for name, value in options.items():
-        if name not in BuildOptions.__annotations__:
-            from builder.frontend.errors import suggestion
-
-            raise UsageError(f"unknown option {name}{suggestion(name, BuildOptions.__annotations__)}")
         if name in _COUNTS and not (isinstance(value, (int, float)) and value >= 0):
             raise UsageError(f"{name} must be a number that is not negative, not {value!r}")
         if name in _WHOLE and not isinstance(value, int):
             raise UsageError(f"{name} must be a whole number, not {value!r}")
+    check_kinds(BUILD, options)
+    stdout: object = options.get("stdout")
+    if not (stdout is None or (hasattr(stdout, "write") and hasattr(stdout, "isatty"))):
+        raise UsageError(f"stdout must be a file open for bytes, not {stdout!r}"[:200])
     build_id: object = options.get("build_id", "")
     if not (isinstance(build_id, str) and len(build_id) <= _MAX_ID and build_id.isprintable()):
         raise UsageError(f"build_id must be printable text of at most {_MAX_ID} characters")

@@ -15,6 +15,7 @@ from builder.registry.hosts import RegistryConfig
 from builder.solver.cancel import Cancel
 from builder.solver.progress import Event, OnEvent
 from pybuild._build import BuildOptions, Context, Path, request_of
+from pybuild._checks import BUILD, check_callable, check_kinds
 from pybuild._containers import Containers
 from pybuild._images import Images
 from pybuild._settings import default_registries, default_root
@@ -30,6 +31,7 @@ class Client:
 
     def __init__(self, root: Path | None = None, *, registry: RegistryConfig | None = None) -> None:
         _check_rights()
+        check_kinds(BUILD, {"root": root})
         self._store = Store.open(FilePath(root) if root is not None else default_root())
         self._machine = LazyMachine()
         self._registry = registry
@@ -92,6 +94,8 @@ class Client:
         """
         from builder.build import build
 
+        check_callable("on_event", on_event)
+        check_kinds(BUILD, {"cancel": cancel})
         request = request_of(context, options, self.registries)
         cancel = cancel or Cancel()
         try:

@@ -11,6 +11,7 @@ from builder import containers as cases
 from builder.cache.store import Store
 from builder.errors import Cancelled
 from builder.registry.hosts import RegistryConfig
+from pybuild._checks import CONTAINER, check_kinds
 from pybuild._container import Container, Finished, collect
 from pybuild._run_options import ContainerOptions, Words, fields, words
 from runtime.errors import ContainerError, PybuildError
@@ -113,11 +114,13 @@ class Containers:
     def _create(
         self, image: str, command: Words, pull: Pull, options: ContainerOptions, **more: Any
     ) -> Container:
+        check_kinds(CONTAINER, {"image": image, "command": command})
+        given = fields(options)
         if pull == "always" or (pull == "missing" and self._store.images.resolve(image) is None):
             from builder.images import pull as fetch
 
             fetch(self._store, image, registry=self._registries())
-        request = cases.CreateRequest(image=image, command=words(command), **fields(options), **more)
+        request = cases.CreateRequest(image=image, command=words(command), **given, **more)
         return Container(self._store, cases.create(self._store, request).id)
 
     def _follow(

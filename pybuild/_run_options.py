@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from builder import containers as cases
 from builder.errors import UsageError
+from pybuild._checks import CONTAINER, check_kinds, check_names
 from runtime.spec import Limits
 
 Words = str | Sequence[str]
@@ -43,8 +44,12 @@ class ContainerOptions(TypedDict, total=False):
 
 def fields(options: ContainerOptions) -> dict[str, Any]:
     """The options as fields of a ``CreateRequest``. Raises UsageError."""
+    check_names(ContainerOptions.__annotations__, options)
+    check_kinds(CONTAINER, options)
     out: dict[str, Any] = {}
     for key, value in options.items():
+        if value is None:
+            continue
         match key:
             case "env":
                 out[key] = env_entries(options["env"])
@@ -57,8 +62,7 @@ def fields(options: ContainerOptions) -> dict[str, Any]:
             case "volumes":
                 out[key] = tuple(map(_volume, options["volumes"]))
             case "entrypoint":
-                given = options["entrypoint"]
-                out[key] = None if given is None else words(given)
+                out[key] = words(value)  # type: ignore[arg-type]
             case "cap_add" | "cap_drop" | "security_opt":
                 out[key] = tuple(value)  # type: ignore[arg-type]
             case _:

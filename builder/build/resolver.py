@@ -19,7 +19,7 @@ from builder.build.sources import BaseImage, RemoteSource, chain_id_of, image_ke
 from builder.cache.holds import Hold
 from builder.cache.store import Store
 from builder.cancelling import carried
-from builder.errors import Cancelled, InvalidValue, PybuildError, SourceUnavailable
+from builder.errors import Cancelled, InvalidValue, PybuildError, RegistryError, SourceUnavailable
 from builder.frontend.convert import Conversion, NamedContext, ResolvedImage
 from builder.frontend.convert.epoch import MAIN_CONTEXT
 from builder.frontend.parser import Dockerfile
@@ -218,9 +218,22 @@ class BuildResolver:
             raise SourceUnavailable(
                 f"{ref}: {error.message}",
                 context=error.context,
-                hint=error.hint,
+                hint=self._way_out(error, ref, platform, mode),
                 code="base-image-unavailable",
             ) from error
+
+    def _way_out(self, error: PybuildError, ref: str, platform: Platform, mode: str) -> str | None:
+        """What to do about a base that could not be had: a registry is not the only place for one."""
+        if not isinstance(error, RegistryError) or error.status in (404, 429):
+            return error.hint
+        if mode == "pull" and stored_image(self._store, ref, platform) is not None:
+            other = "Without --pull the image that is here is taken"
+        else:
+            wanted = Reference.parse(ref)
+            made = f", pybuild import FILE {wanted.familiar}, or a build with -t {wanted.familiar}"
+            other = "An image that is here needs no registry: pybuild load -i FILE"
+            other += "" if wanted.digest else made
+        return f"{error.hint}{'' if error.hint.endswith('?') else '.'} {other}" if error.hint else other
 
     def _answer(self, ref: str, base: ResolvedBase, platform: Platform) -> ResolvedImage:
         self._file(f"docker-image://{ref.partition('@')[0]}@{base.digest}", platform, base)

@@ -67,6 +67,8 @@ class Guard:
             except StoreFull:
                 self._stop.set()
                 return
+            except Cancelled:
+                return
             except PybuildError:
                 continue  # a busy store: the next round looks again
 

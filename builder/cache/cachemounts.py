@@ -76,11 +76,13 @@ class CacheMountStore:
         return Path(f"{self._root}/cachemounts/{directory}")
 
     def in_use(self, directory: str) -> bool:
-        """Whether somebody has it at this moment, or is making another instance.
+        """Whether somebody has it at this moment, or wants it while another instance is made.
 
         Nobody takes this look for use and makes one because of it.
         """
         making, lock = self._making(directory), self._lock(directory, shared=False)
+        if not lock.is_wanted():
+            return False
         if not making.try_acquire():
             return True
         try:

@@ -126,6 +126,10 @@ class NamedLock:
                 return True
             os.close(fd)
 
+    def is_wanted(self) -> bool:
+        """Whether its file is there; without one nobody has it, which a read-only disk can tell, too."""
+        return os.path.lexists(self._path)
+
     def note(self) -> str:
         """What the holder noted; "" while there is none, or nothing."""
         try:

@@ -83,10 +83,11 @@ def unused_since(root: str, then_ns: int) -> bool:
 def in_use(root: str, name: str) -> bool:
     """Whether somebody works in it at this moment."""
     lock = NamedLock(f"{root}/tmp", lock_name(name))
-    if not lock.try_acquire():
-        return True
+    if not lock.is_wanted():
+        return False
+    free = lock.try_acquire()
     lock.release()
-    return False
+    return not free
 
 
 def delete_mirror(root: str, name: str) -> bool:

@@ -28,14 +28,14 @@ def find(store: Store, ref: str) -> Container:
 def current(store: Store, row: ContainerRow) -> Container:
     """The container of a row as it is now; one whose directory is damaged or gone is dead."""
     directory = directory_of(store, row.id)
-    try:
-        found = state.observe(directory)
-    except NoSuchContainer:
-        found = State(status="dead", error="the container's directory is gone")
     if row.data.get("Root", str(store.root)) != str(store.root):
         from builder.containers.moved import follow
 
         row = follow(store, row, directory)
+    try:
+        found = state.observe(directory)
+    except NoSuchContainer:
+        found = State(status="dead", error="the container's directory is gone")
     return Container(row, directory, found)
 
 

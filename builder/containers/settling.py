@@ -73,6 +73,9 @@ def _claim(container: Container) -> bool:
 
 
 def main(root: str, container_id: str) -> None:
-    """What a monitor runs when a container ended without an owner."""
-    with Store.open(Path(root)) as store:
-        settle(store, container_id)
+    """What a monitor runs when a container ended without an owner. A state directory that was moved or
+    removed meanwhile is not made anew.
+    """
+    if os.path.isdir(f"{root}/containers/{container_id}"):
+        with Store.open(Path(root)) as store:
+            settle(store, container_id)

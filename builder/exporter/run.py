@@ -312,8 +312,11 @@ def _export_tree(
         for image in images
     ]
     if spec.type == "local":
+        waiting = partial(steps.done, f"waiting for another build that writes to {spec.dest}")
         with steps.step("copying files"):
-            write_local(store, trees, Path(spec.dest), split=split, mode=spec.mode, epoch=epoch)
+            write_local(
+                store, trees, Path(spec.dest), split=split, mode=spec.mode, epoch=epoch, on_wait=waiting
+            )
         return
     with steps.step("sending tarball"), destination.opened(spec.dest, "tar archive", stdout) as out:
         write_tar(store, trees, out, split=split, epoch=epoch)

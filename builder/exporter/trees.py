@@ -5,25 +5,22 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder.cache.differ import Change, everything
 from builder.cache.layer import END, encode, entry_header, pack, pad
-from builder.cache.locks import try_flock
 from builder.cache.store import Store
 from builder.cache.tree import View, join
 from builder.cache.treewriter import Writer
-from builder.cancelling import pause
+from builder.cache.types import OnWait
 from builder.errors import ExportError
 from builder.exporter.destination import hint
 from builder.exporter.tarout import Out
 from builder.oci.platform import Platform
 
 _NS = 1_000_000_000
-_TURN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +51,17 @@ def write_local(
     split: bool = False,
     mode: str = "copy",
     epoch: int | None = None,
+    on_wait: OnWait | None = None,
 ) -> None:
     """Merge the trees into ``dest``, owned by the caller; ``mode`` ``delete`` removes all else there.
 
-    Modes and times are kept, or all times are ``epoch``. Sockets are left out. Raises ExportError.
+    Modes and times are kept, or all times are ``epoch``. Sockets are left out. Builds of one store that write
+    into one directory take turns: ``on_wait`` is called once. Raises ExportError.
     """
     try:
         dest.mkdir(parents=True, exist_ok=True)
         writer = Writer(dest)
-        with _turn(dest), writer:
+        with store.lock(lock_name(dest), on_wait=on_wait), writer:
             copier = _Copier(writer, epoch)
             for tree in trees:
                 folder = folder_of(tree.platform) if split else ""
@@ -79,17 +78,10 @@ def write_local(
         ) from error
 
 
-@contextmanager
-def _turn(dest: Path) -> Iterator[None]:
-    """Builds that write into one directory take turns; where there are no locks each has to look out."""
-    fd = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            while not try_flock(fd):
-                pause(_TURN_S)
-        yield
-    finally:
-        os.close(fd)
+def lock_name(dest: Path) -> str:
+    """The lock of who writes into a directory; that itself is left to users (``flock DIR COMMAND``)."""
+    found = os.stat(dest)
+    return f"output {found.st_dev}:{found.st_ino}"
 
 
 def _where(dest: Path, error: OSError) -> str:

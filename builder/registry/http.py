@@ -65,8 +65,8 @@ class Response:
         self._forget = self._cancel.on_set(self._cut) if self._cancel is not None else None
 
     def header(self, name: str, default: str = "") -> str:
-        """One header's value, by name in any case."""
-        return str(self._reply.headers.get(name, default))
+        """One header's value, by name in any case, without the blanks that may stand around it."""
+        return str(self._reply.headers.get(name, default)).strip()
 
     @property
     def length(self) -> int | None:

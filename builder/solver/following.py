@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from builder.cancelling import check
 from builder.llb.definition import Vertex
 from builder.solver.env import SolveEnv
 from builder.solver.progress import Event, LogEvent, StatusEvent
@@ -41,11 +42,15 @@ def alone(name: str, vertex: Vertex, env: SolveEnv, reporter: Reporter) -> Itera
 
     note = f"{vertex.digest} {env.build_id}" if env.build_id else ""
     lock = env.store.lock(name, note=note, on_wait=waiting, check=look)
-    with lock:
+    try:
+        with lock:
+            if followed is not None:
+                followed.finish()
+                reporter.status(_WAITING, done=True)
+            yield
+    finally:
         if followed is not None:
             followed.close()
-            reporter.status(_WAITING, done=True)
-        yield
 
 
 class _Followed:
@@ -67,15 +72,19 @@ class _Followed:
         if time.monotonic() < self._next:
             return
         if note and note != self._note:
-            self.close()
+            self.finish()
             self._open(note)
         if not self._tell():
             self._next = time.monotonic() + _POLL_S
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Tell the rest."""
         while self._tell():
-            pass
+            check()
+        self.close()
+
+    def close(self) -> None:
+        """Tell no more."""
         if self._log is not None:
             self._log.close()
             self._log = None

@@ -217,7 +217,8 @@ def export(app: App, args: Args) -> int:
     return 0
 
 
-REFS = "REF is an id or its beginning, ^0 for the last build, ^1 for the one before it; the default is ^0."
+_REF = "REF is an id or its beginning, ^0 for the last build, ^1 for the one before it"
+REFS, GIVEN_REFS = f"{_REF}; the default is ^0.", f"{_REF}."
 LS_FLAGS = (
     many("filter", "", "ref=, status=, repository=, startedAt>10m, completedAt<..., duration>=5s"),
     text("format", "", "Template, table TEMPLATE, or json"),
@@ -252,7 +253,7 @@ COMMANDS = (
         rm,
         flags=(switch("all", "", "All that are neither running nor pinned"),),
         words=(0, None),
-        details=REFS,
+        details=GIVEN_REFS,
     ),
     Command(
         "history trace",
@@ -262,8 +263,10 @@ COMMANDS = (
         words=(0, 1),
         details=REFS,
     ),
-    Command("history pin", "REF...", "Keep builds on record", pin, words=(1, None), details=REFS),
-    Command("history unpin", "REF...", "Let builds go by age again", unpin, words=(1, None), details=REFS),
+    Command("history pin", "REF...", "Keep builds on record", pin, words=(1, None), details=GIVEN_REFS),
+    Command(
+        "history unpin", "REF...", "Let builds go by age again", unpin, words=(1, None), details=GIVEN_REFS
+    ),
     Command(
         "history export",
         "[OPTIONS] [REF...]",

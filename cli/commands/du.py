@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from builder.cache.usage import UsageRow
 
 FLAGS = (
-    many("filter", "", "Show only some (id, parent, description, inuse, mutable, type, shared, private)"),
+    many(
+        "filter",
+        "",
+        "Show only some (id, parent, description, type, inuse, [im]mutable, shared, private)",
+    ),
     text("format", "", "Template, table TEMPLATE, or json"),
     switch("verbose", "v", "Show everything that is known"),
 )

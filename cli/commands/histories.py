@@ -5,7 +5,7 @@ from __future__ import annotations
 from builder.build import history
 from builder.errors import UsageError
 from cli.app import App
-from cli.commands.build_history import HEADS, LS_FLAGS, REFS, list_builds, row_of
+from cli.commands.build_history import GIVEN_REFS, HEADS, LS_FLAGS, list_builds, row_of
 from cli.flags import Args, Command, switch
 from cli.render.listing import listing
 
@@ -68,7 +68,7 @@ COMMANDS = (
             switch("finalize", "", "Write their traces now"),
         ),
         words=(1, None),
-        details=REFS,
+        details=GIVEN_REFS,
     ),
     Command("prune-histories", "", "Forget all builds on record but pinned and running ones", prune),
 )

@@ -71,7 +71,7 @@ COMMANDS = (
         run,
         flags=FLAGS,
         words=(1, 1),
-        details="Builds on record: history ls, inspect, logs, rm, pin, unpin, export.\n"
+        details="Builds on record: history ls, inspect, logs, trace, rm, pin, unpin, export.\n"
         "An image of such a name is reached by:  pybuild history -- ls",
     ),
 )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _ALL = switch("all", "a", "Remove all that is not in use, not only what nothing names")
 _FORCE = switch("force", "f", "Do not ask")
-_FILTER = many("filter", "", "Remove only some")
+_FILTER = many("filter", "", "Remove only some (until=24h, label=NAME; of build cache as in du)")
 _UNTIL = "until="
 _SIZES = ("keep-storage", "keep-storage-min", "free-storage")
 _CACHE_LIMITS = (

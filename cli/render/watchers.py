@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from io import TextIOWrapper
 from typing import TextIO
 
 from builder.errors import UsageError
 from builder.pipes import for_writing
 from builder.solver.progress import Event, OnEvent, VertexEvent
+from cli.files import named
 from cli.flags import Args
 from cli.render.rawjson import RawJsonRenderer
 
@@ -60,7 +62,7 @@ def _stream(path: str) -> TextIO | None:
 
 def _file(path: str, flag: str) -> TextIO:
     try:
-        return open(path, "w", encoding="utf-8", opener=for_writing)
+        return TextIOWrapper(named(path, path, for_writing), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--{flag} {path}: {error.strerror}") from error
 

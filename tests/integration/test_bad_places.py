@@ -71,7 +71,11 @@ def test_an_unknown_stage_is_named_with_the_line(pybuild: Runner, busybox: Path,
 
 def test_a_base_that_nobody_serves(pybuild: Runner, tmp_path: Path) -> None:
     ctx = context(tmp_path, "# a comment\nFROM 127.0.0.1:1/no/such:image\nRUN true\n")
-    said(pybuild.run("build", ctx, status=None), "Dockerfile:2", "127.0.0.1:1", "refused")
+    said(
+        pybuild.run("build", ctx, status=None),
+        *("Dockerfile:2", "127.0.0.1:1", "refused"),
+        "needs no registry: pybuild load -i FILE, pybuild import FILE 127.0.0.1:1/no/such:image",
+    )
 
 
 def test_a_missing_source_names_the_path_and_the_line(pybuild: Runner, tmp_path: Path) -> None:

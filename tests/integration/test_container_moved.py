@@ -9,7 +9,7 @@ import pytest
 
 from builder import containers as c
 from builder.cache.store import Store
-from builder.containers import options
+from builder.containers import options, settling
 from tests.support.containerlab import container_lab
 
 pytestmark = [pytest.mark.root, pytest.mark.linux]
@@ -26,5 +26,15 @@ def test_a_copied_state_directory_is_its_own(tmp_path: Path) -> None:
             c.wait(copy, made.id)
             assert c.find(copy, made.id).state.exit_code == 0
             c.remove(copy, made.id)
+        running = lab.create("sleep", "60")
+        c.start(lab.store, running.id)
+        subprocess.run(["cp", "-a", str(root), str(tmp_path / "other")], check=True)
+        with Store.open(tmp_path / "other") as copy:
+            assert c.find(copy, running.id).state.status == "exited"
+            c.remove(copy, running.id, force=True)
+        assert c.find(lab.store, running.id).state.running, "what runs is not the copy's"
+        c.remove(lab.store, running.id, force=True)
+        settling.main(str(tmp_path / "moved away"), running.id)
+        assert not (tmp_path / "moved away").exists()
         assert (tmp_path / "copy/volumes/vol/_data/log").exists()
         assert not (root / "volumes/vol/_data/log").exists()

@@ -139,6 +139,10 @@ def test_closed_streams_and_full_ones(runner: Runner, tmp_path: Path) -> None:
         assert b"Bad file descriptor" in done.stderr
         assert b"Traceback" not in done.stderr
     assert b"empty" in _shell(runner.root, "build - <&-").stderr
+    for line in (f"build --iidfile /dev/full {context}", f"build --trace /dev/full {context}"):
+        assert b"pybuild: /dev/full: No space left on device" in _shell(runner.root, line).stderr
+    for line in (f"build -q {context} >/dev/full", "images >/dev/full"):
+        assert b"standard output: No space left on device" in _shell(runner.root, line).stderr
     done = _shell(runner.root, "run --rm busybox echo hi >/dev/full")
     assert (done.returncode, b"cannot write the output of the container" in done.stderr) == (125, True)
     assert b"busybox" not in _shell(runner.root, "ps -a").stdout

@@ -189,6 +189,9 @@ def test_cache_mounts_have_a_size_and_can_be_deleted(store: Store) -> None:
         assert store.cache_mounts.in_use(mount.directory)
         assert not store.cache_mounts.delete(mount.directory)
     assert store.cache_mounts.size(mount.directory) >= 100_000
+    before = os.stat(store.root / "tmp").st_mtime_ns
+    assert not store.cache_mounts.in_use(mount.directory)
+    assert os.stat(store.root / "tmp").st_mtime_ns == before, "a read-only disk can be looked at"
     assert store.cache_mounts.delete(mount.directory)
     assert not path.exists()
     assert store.cache_mounts.list() == ()

@@ -20,7 +20,7 @@ from builder.cache.treewriter import Writer
 from builder.cancelling import Cancel, within
 from builder.errors import Cancelled, ExportError, PybuildError, UsageError
 from builder.exporter.run import export
-from builder.exporter.trees import _Copier
+from builder.exporter.trees import _Copier, lock_name
 from builder.exporter.types import BuiltImage, ExportResult, OutputSpec
 from builder.oci.platform import Platform, host_platform
 from builder.solver.progress import Event, StatusEvent
@@ -222,13 +222,13 @@ def test_builds_into_one_directory_take_turns(store: Store, tmp_path: Path) -> N
     image, dest, stop = built(store, tmp_path), tmp_path / "dest", Cancel()
     dest.mkdir()
     stop.set()
-    other = os.open(dest, os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    with within(stop), pytest.raises(Cancelled):
+    with store.lock(lock_name(dest)), within(stop), pytest.raises(Cancelled):
         run(store, image, f"type=local,dest={dest}")
     assert not os.listdir(dest)
-    os.close(other)
+    mine = os.open(dest, os.O_RDONLY)
+    fcntl.flock(mine, fcntl.LOCK_EX)  # as "flock DIR pybuild build -o DIR" does
     run(store, image, f"type=local,dest={dest}")
+    os.close(mine)
     assert os.listdir(dest)
 
 

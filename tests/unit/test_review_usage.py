@@ -152,6 +152,16 @@ def test_a_limit_beyond_all_clocks_is_no_limit() -> None:
         ("build_id", "x" * 5000, "build_id must be printable text of at most 128"),
         ("build_id", "\x1b[31m", "build_id must be printable text"),
         ("max_parallelism", None, "max_parallelism must be a number"),
+        ("labels", ["x"], r"labels must be a mapping of names to text, not \['x'\]"),
+        ("build_args", {"A": None}, r"build_args\['A'\] must be text, not None"),
+        ("secrets", {"t": 54321}, r"secrets\['t'\] must be bytes or text, not of type int$"),
+        ("secrets", ["t=54321"], r"secrets must be a mapping of names to bytes or text, not of type list$"),
+        ("build_contexts", {"n": 5}, r"build_contexts\['n'\] must be a path, a source, or"),
+        ("tags", None, "tags must be a list, not None"),
+        ("tags", [None], "each of tags must be text, not None"),
+        ("no_cache", 5.5, "no_cache must be a list, not 5.5"),
+        ("dockerfile", 5, "dockerfile must be a path, or the text as bytes, not 5"),
+        ("squash", "no", "squash must be True or False, not 'no'"),
     ],
 )
 def test_the_library_hears_every_option(option: str, value: object, message: str) -> None:
@@ -159,6 +169,31 @@ def test_the_library_hears_every_option(option: str, value: object, message: str
 
     with pytest.raises(UsageError, match=message):
         request_of(".", {option: value}, pybuild.RegistryConfig)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("context", [None, 5, {5: "x"}, {"f": 5}, {"f": ("x", "0644")}, ["f"]])
+def test_the_library_says_which_context_it_takes(context: object) -> None:
+    from pybuild._build import request_of
+
+    with pytest.raises(UsageError, match=r"context.* must be "):
+        request_of(context, {}, pybuild.RegistryConfig)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("envv", {}, r"unknown option envv \(did you mean env\?\)"),
+        ("env", ["A=1"], r"env must be a mapping of names to text, not \['A=1'\]"),
+        ("ports", {80: "x"}, r"ports\[80\] must be a port, not 'x'"),
+        ("volumes", "a:/b", "volumes is a list, not one text"),
+        ("user", 5, "user must be text, not 5"),
+    ],
+)
+def test_the_library_says_which_container_options_it_takes(option: str, value: object, message: str) -> None:
+    from pybuild._run_options import fields
+
+    with pytest.raises(UsageError, match=message):
+        fields({option: value})  # type: ignore[misc]
 
 
 def test_the_library_takes_source_policies() -> None:

@@ -136,7 +136,7 @@ def test_revalidation(store: Store, web: Web) -> None:
 @row("SHT-01")
 def test_headers_that_make_no_sense(store: Store, web: Web) -> None:
     web.replies["/caf%C3%A9%20x"] = (200, {}, b"1")
-    web.replies["/raw"] = (302, {"Location": "/caf\xc3\xa9 x"}, b"")  # as some servers send a name
+    web.replies["/raw"] = (302, {"Location": "/caf\xc3\xa9 x "}, b"")  # as some servers send a name
     assert fetch(store, web.url("/raw")).size == 1
     for target in ("http://[::bad/x", "http://h:99999/x", "file:///etc/passwd"):
         web.replies["/go"] = (302, {"Location": target}, b"")
