@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.leaks import mounts_below
 from tests.support.machine import tool
 
 TIMEOUT_S = 600
@@ -104,10 +105,11 @@ class Peer:
         return found[0]
 
     def close(self) -> None:
-        """Remove everything, mounts of the storage driver included."""
+        """Remove everything, mounts of the storage driver and of failed builds included."""
         self.podman("rm", "--all", "--force", check=False)
-        for name in ("root/overlay", "runroot/overlay", "root"):
-            run(["umount", str(self.base / name)], check=False)
+        places = [line.split()[4] for line in mounts_below(self.base)]
+        for place in reversed([place for place in places if place.startswith(str(self.base))]):
+            run(["umount", place], check=False)
         shutil.rmtree(self.base, ignore_errors=True)
 
     def _runtime(self) -> list[str]:
