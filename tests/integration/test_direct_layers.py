@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+import pybuild
+from builder.solver.progress import Event, VertexEvent
 from tests.support import bases
 from tests.support.cli import Runner
 
@@ -40,9 +42,13 @@ def context(tmp_path: Path) -> Path:
 
 def lazy(runner: Runner) -> list[str]:
     """Descriptions of the snapshots that are no trees."""
-    with sqlite3.connect(runner.root / "db.sqlite") as db:
-        rows = db.execute("SELECT description FROM snapshots WHERE driver='lazy' ORDER BY id").fetchall()
-    return [str(row[0]) for row in rows]
+    return [description for description, driver in snapshots(runner.root) if driver == "lazy"]
+
+
+def snapshots(root: Path) -> list[tuple[str, str]]:
+    """Description and driver of each."""
+    with sqlite3.connect(root / "db.sqlite") as db:
+        return db.execute("SELECT description, driver FROM snapshots ORDER BY id").fetchall()
 
 
 def top_layer(archive: Path) -> list[tuple[Any, ...]]:
@@ -125,3 +131,21 @@ def test_space_is_freed_and_the_blob_stays_with_its_snapshot(
     runner.run("prune", "--all", "--force")
     runner.run("debug", "fsck")
     assert not list((runner.root / "snapshots").iterdir())
+
+
+def test_what_changed_while_it_was_packed_is_written(context: Path, tmp_path: Path) -> None:
+    """SLO-06: what was packed may be some of the old and some of the new content."""
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY src /src\n")
+    changed: list[str] = []
+
+    def change(event: Event) -> None:
+        if isinstance(event, VertexEvent) and "COPY" in event.name and event.started_ns and not changed:
+            changed.append(event.name)
+            (context / "src/tool").write_text("#!/bin/sh\nanother\n")
+
+    root = tmp_path / "quiet"
+    output = f"type=oci,dest={tmp_path}/out.tar"
+    pybuild.build(context, outputs=[output], root=root, on_event=change)
+    assert changed
+    assert [driver == "lazy" for _, driver in snapshots(root)] == [True, False], "packed, then written"
+    assert ("src/tool", 18) in [(entry[0], entry[-1]) for entry in top_layer(tmp_path / "out.tar")]
